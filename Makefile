@@ -1,0 +1,47 @@
+# `make demo` shows it at work, `make test` proves it; both set themselves up.
+#
+# PYTHON=… chooses an interpreter (3.11 or newer); ARGS=… goes to the program that runs.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint fmt bench nix-modern setup clean
+
+ARGS ?=
+PYTHON ?=
+export PYTHON
+
+bin := .venv/bin
+code := ci tests benchmarks
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: ## a push becoming a build, live, in a directory of its own (ARGS=--once: then end)
+	@scripts/setup demo
+	@$(bin)/build-server demo $(ARGS)
+
+test: lint ## everything that is checked, with the system's Nix and with today's
+	@scripts/nix-modern || echo "nix-modern: the tests with today's Nix will be skipped" >&2
+	@$(bin)/python -m pytest $(ARGS)
+
+lint: setup ## ruff and mypy
+	@$(bin)/ruff check $(code)
+	@$(bin)/ruff format --check $(code)
+	@$(bin)/mypy
+
+fmt: setup ## put the code into its one form
+	@$(bin)/ruff check --fix-only $(code)
+	@$(bin)/ruff format $(code)
+
+bench: setup ## measure, side by side with the alternatives
+	@$(bin)/python -m benchmarks $(ARGS)
+
+nix-modern: ## today's Nix into .cache/nix-modern, beside the system's
+	@scripts/nix-modern $(ARGS)
+
+setup: ## what the tests need; done by the others when needed
+	@scripts/setup test
+
+clean: ## remove everything that make has made
+	@[ ! -d .cache ] || chmod -R u+w .cache
+	@rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	@find ci tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

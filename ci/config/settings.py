@@ -1,0 +1,351 @@
+"""Every key of the configuration file: its type, its default and what it means.
+
+The descriptions are the reference in docs/configuration.md, word for word (a test
+compares them). The types are those of fields.py; the package itself reads the file.
+Durations are float seconds and sizes int bytes once validated; no secret is ever a
+value here, only the path of the file that holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
+
+from ci.config import units
+from ci.config.fields import (
+    Address,
+    AppId,
+    Branches,
+    Context,
+    Duration,
+    Folder,
+    HostName,
+    Patterns,
+    Program,
+    PublicKey,
+    RepositoryName,
+    SecretFile,
+    SecretFiles,
+    Size,
+    StateDir,
+    Table,
+    key,
+    tables,
+    web_url,
+)
+from ci.text import quoted
+
+
+class Listen(Table):
+    public: Address = key(
+        "127.0.0.1:8010",
+        "Where `POST /webhook` is served, the only route the internet may reach: "
+        "`host:port` or `unix:/path`. A socket that systemd passes under the name "
+        "`public` is taken instead.",
+    )
+    private: Address = key(
+        "127.0.0.1:8000",
+        "Where pages and API are served, for the tailnet only; likewise, and with the "
+        "name `private`.",
+    )
+
+    @field_validator("private")
+    @classmethod
+    def _differs(cls, private: units.Address, info: ValidationInfo) -> units.Address:
+        same = private == info.data.get("public")
+        if same and (private.path is not None or private.port != 0):
+            raise ValueError(
+                "is the same as listen.public; the internet must not reach the pages: "
+                'write another one, e.g. "127.0.0.1:8000"'
+            )
+        return private
+
+
+class Github(Table):
+    api_url: Annotated[str, web_url("https://api.github.com")] = key(
+        "https://api.github.com",
+        "GitHub's REST API; `https://HOST/api/v3` for GitHub Enterprise Server. Plain "
+        "http only to this machine.",
+    )
+    webhook: StrictBool = key(
+        True,
+        "Take webhooks; needs a webhook secret. `false`: no public listener at all. "
+        "This version does not look for commits by itself yet, so then only triggers "
+        "build.",
+    )
+    webhook_secret_file: SecretFiles = key(
+        "",
+        "File with the webhook's secret (16 characters or more), or a list of two "
+        "while the secret is being changed. Empty: the credentials `webhook-secret` "
+        "and `webhook-secret-2`.",
+    )
+    token_file: SecretFile = key(
+        "",
+        "File with a fine-grained token (contents: read, commit statuses: write). "
+        "Empty: the credential `github-token`. Without a token statuses wait in the "
+        "outbox and private repositories cannot be fetched.",
+    )
+    app_id: AppId = key(
+        "",
+        "Id or client id of a GitHub App, in place of a token.",
+    )
+    app_key_file: SecretFile = key(
+        "",
+        "File with the private key (PEM) of that App. Empty: the credential "
+        "`github-app-key`.",
+    )
+    public_webhook_url: Annotated[
+        str, web_url("https://host.tailnet.ts.net/webhook", optional=True)
+    ] = key(
+        "",
+        "The webhook's address as GitHub sees it. When set, `doctor` checks that it "
+        "can be reached.",
+    )
+    reconcile_every: Duration = key(
+        "10m",
+        "How often the branches are to be compared with GitHub, whatever webhooks "
+        "came. Read and checked, but without effect in this version.",
+    )
+    status_context: Context = key(
+        "build-server",
+        "Name of the commit status. Branch protection refers to it: keep it.",
+    )
+
+    @field_validator("app_id")
+    @classmethod
+    def _one_credential(cls, app_id: str, info: ValidationInfo) -> str:
+        if app_id and info.data.get("token_file") is not None:
+            raise ValueError("github.token_file is set too; keep one of the two")
+        return app_id
+
+    @field_validator("app_key_file")
+    @classmethod
+    def _has_app(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is not None and info.data.get("app_id") == "":
+            raise ValueError("belongs to a GitHub App; write github.app_id too")
+        return path
+
+
+class Api(Table):
+    token_file: SecretFile = key(
+        "",
+        "File with a token (16 characters or more). When there is one, every POST to "
+        "the private address needs `Authorization: Bearer TOKEN`. Empty: the "
+        "credential `api-token`, else no token is asked for.",
+    )
+
+
+class BuildLimits(Table):
+    parallel: StrictInt = key(
+        2,
+        "Builds at the same time. `0` accepts and records pushes but builds nothing.",
+        ge=0,
+    )
+    timeout: Duration = key(
+        "2h", "Longest time of one attempt; beyond it the build failed."
+    )
+    silent_timeout: Duration = key(
+        "20m", "Longest time without a line of log; beyond it the build failed."
+    )
+    log_limit: Size = key(
+        "64MiB", "Largest log of one attempt; what follows is left out, with a mark."
+    )
+    eval_memory: Size = key("4GiB", "Memory that one evaluation may take.")
+    sandbox: StrictBool = key(
+        True,
+        "Evaluate, and run commands, under bubblewrap; without a working bubblewrap "
+        "the server does not start. `false` gives that protection up.",
+    )
+    nix: Program = key(
+        "nix",
+        "The `nix` program, by name or absolute path; `nix-daemon` is looked for "
+        "beside it.",
+    )
+    keep: StrictInt = key(
+        3,
+        "Green results kept from garbage collection, per branch and target.",
+        ge=1,
+    )
+
+
+class Cache(Table):
+    url: Annotated[str, web_url("http://127.0.0.1:5000", plain_http=True)] = key(
+        "http://127.0.0.1:5000", "Address of the Harmonia that serves this store."
+    )
+    public_key: PublicKey = Field(
+        description="The key that clients trust, `NAME:BASE64`. No default: a cache "
+        "without it cannot be checked.",
+    )
+    required: StrictBool = key(
+        False,
+        "When an output still cannot be fetched after half a minute: `true` makes the "
+        "build an `error` that is retried, `false` only says so in its summary.",
+    )
+
+
+class Repository(Table):
+    name: RepositoryName = Field(
+        description="`owner/name` on GitHub. The only key without a default.",
+    )
+    url: str = key(
+        "",
+        "Where to fetch from: https, ssh, `git@host:path`, `file://` or an absolute "
+        "path. Empty: `https://github.com/NAME.git`.",
+    )
+    branches: Branches = key(
+        ["dev"], "Branches to build, by name; other branches are recorded as ignored."
+    )
+    targets: Patterns = key(
+        ["packages.*", "checks.*"],
+        "Flake attributes to build; the system is filled in. Names with dots in "
+        'quotes: `homeConfigurations."alice@laptop.local"`.',
+    )
+    policy: Literal["every", "latest"] = key(
+        "every",
+        "`every` commit, or only the `latest` head: then a newer head cancels queued "
+        "older ones.",
+    )
+    max_commits_per_push: StrictInt = key(
+        100, "Of a longer push only the newest are built, the rest skipped.", ge=1
+    )
+    skip_ci: StrictBool = key(
+        False, "Honour `[skip ci]` and its like in commit messages."
+    )
+    builder: Literal["nix", "command"] = key(
+        "nix", "`nix` builds the flake's targets, `command` runs `command`."
+    )
+    command: tuple[str, ...] = key(
+        [],
+        'The program and its arguments, e.g. `["make", "ci"]`, run in a writable '
+        'checkout. For `builder = "command"`, and needed there.',
+    )
+    flake_dir: Folder = key(".", "Folder of `flake.nix` inside the repository.")
+    harness: str = key(
+        "",
+        'For flakes that export modules only. `"home-manager"` is planned and refused '
+        "by this version.",
+    )
+    import_from_derivation: StrictBool = key(
+        False, "Let the evaluation build what it imports."
+    )
+    network: StrictBool = key(
+        False,
+        'Give the command the network. For `builder = "command"`, and only the '
+        "sandbox can take it away.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, url: str, info: ValidationInfo) -> str:
+        if url == "":
+            return f"https://github.com/{info.data.get('name', '')}.git"
+        return units.repository_url(url)
+
+    @field_validator("command")
+    @classmethod
+    def _command(
+        cls, command: tuple[str, ...], info: ValidationInfo
+    ) -> tuple[str, ...]:
+        builder = info.data.get("builder")
+        if builder == "command" and not (command and command[0]):
+            raise ValueError(
+                'builder = "command" needs it; write e.g. command = ["make", "ci"]'
+            )
+        if builder == "nix" and command:
+            raise ValueError('is never run; write builder = "command" too')
+        if any("\0" in argument for argument in command):
+            raise ValueError("no argument may hold a NUL character")
+        return command
+
+    @field_validator("harness")
+    @classmethod
+    def _harness(cls, harness: str) -> str:
+        if harness == "home-manager":
+            raise ValueError(
+                "the home-manager harness is not in this version yet; leave the key "
+                "out and name targets that the flake itself exports"
+            )
+        if harness:
+            raise ValueError(f'{quoted(harness)} is no harness; write ""')
+        return harness
+
+    @field_validator("network")
+    @classmethod
+    def _network(cls, network: bool, info: ValidationInfo) -> bool:
+        if network and info.data.get("builder") == "nix":
+            raise ValueError(
+                'is for builder = "command" only; Nix gives builds the network where '
+                "their hash is fixed"
+            )
+        return network
+
+
+class Settings(Table):
+    """The whole file, validated. Make one with ci.config.load or ci.config.parse."""
+
+    state_dir: StateDir = key(
+        "/var/lib/build-server",
+        "Where everything is kept: database, logs, mirrors. One server at a time.",
+    )
+    public_url: Annotated[str, web_url("http://build-server:8000", plain_http=True)] = (
+        key(
+            "http://build-server:8000",
+            "Address of the pages as people open them (scheme, host, port): it is the "
+            "link of each commit status.",
+        )
+    )
+    allowed_hosts: tuple[HostName, ...] = key(
+        [],
+        "Further host names under which the pages may be opened. That of `public_url` "
+        "and `localhost` always may.",
+    )
+    listen: Listen = key({}, "Addresses to listen on.")
+    github: Github = key({}, "GitHub: webhooks, statuses, credentials.")
+    api: Api = key({}, "Who may trigger, cancel and retry.")
+    build: BuildLimits = key({}, "How builds are run, and their limits.")
+    cache: Cache | None = Field(
+        default=None,
+        description="The binary cache that clients use. Without this table nothing is "
+        "asked of a cache.",
+    )
+    repositories: Annotated[tuple[Repository, ...], BeforeValidator(tables)] = key(
+        [], "What to build; at least one.", alias="repository"
+    )
+
+    @field_validator("public_url")
+    @classmethod
+    def _no_path(cls, url: str) -> str:
+        if url.count("/") > 2:
+            raise ValueError(
+                "the pages live at the root; leave out everything after host and port"
+            )
+        return url
+
+
+def documented_keys() -> Iterator[tuple[str, FieldInfo]]:
+    """Every key as (path, field): `build`, `build.parallel`, …, tables first."""
+    tables: dict[str, type[Table]] = {
+        "listen": Listen,
+        "github": Github,
+        "api": Api,
+        "build": BuildLimits,
+        "cache": Cache,
+        "repository": Repository,
+    }
+    for name, field in Settings.model_fields.items():
+        path = field.alias or name
+        yield path, field
+        if path in tables:
+            for leaf, inner in tables[path].model_fields.items():
+                yield f"{path}.{leaf}", inner
