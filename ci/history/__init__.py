@@ -1,0 +1,1 @@
+"""The history: every SQL statement of the system."""

@@ -1,0 +1,222 @@
+"""Deliveries: what GitHub told us, each once, and the builds that follow from it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ci.history import branches, queue, repositories, states
+from ci.models import BuildState, Cause, Commit
+
+# What GitHub calls repositories, and our ids, as one batch of arrivals has found them.
+Known = dict[tuple[str, int, str], int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a push means for us: its commits, oldest first, and why some are not built.
+
+    `reasons` maps the SHA of a commit that gets a row but no build to the sentence why.
+    """
+
+    repo: str
+    github_id: int
+    github_name: str
+    branch: str
+    commits: tuple[Commit, ...]
+    reasons: Mapping[str, str]
+    head: str
+    policy: str
+    context: str
+
+    @property
+    def build(self) -> tuple[Commit, ...]:
+        """The commits that are wanted, oldest first."""
+        return tuple(c for c in self.commits if c.sha not in self.reasons)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A signed delivery, with its plan or the reason why there is none."""
+
+    hook_id: str
+    guid: str
+    event: str
+    received_at: int
+    body_sha256: str
+    ref: str | None
+    before: str | None
+    after: str | None
+    forced: bool
+    plan: Plan | None
+    reason: str
+    repo: str | None
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of an arrival; `builds` are the numbers of its wanted commits."""
+
+    accepted: bool
+    duplicate: bool
+    reason: str
+    builds: tuple[int, ...]
+
+
+def accept(
+    connection: sqlite3.Connection, arrivals: Sequence[Arrival]
+) -> list[Receipt]:
+    """Record each arrival and enqueue its plan; a repeat changes nothing."""
+    known: Known = {}
+    return [_accept(connection, arrival, known) for arrival in arrivals]
+
+
+def _accept(connection: sqlite3.Connection, arrival: Arrival, known: Known) -> Receipt:
+    plan = arrival.plan
+    if plan is None:
+        repository = _configured(connection, arrival.repo)
+    else:
+        names = plan.repo, plan.github_id, plan.github_name
+        repository = known.get(names)
+        if repository is None:
+            repository = known[names] = _recognise(connection, plan)
+    cursor = connection.execute(
+        "INSERT INTO deliveries (hook_id, guid, event, received_at, body_sha256, "
+        "repository_id, ref, before_sha, after_sha, forced, accepted, reason) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (hook_id, guid) DO NOTHING",
+        (
+            arrival.hook_id,
+            arrival.guid,
+            arrival.event,
+            arrival.received_at,
+            arrival.body_sha256,
+            repository,
+            arrival.ref,
+            arrival.before,
+            arrival.after,
+            int(arrival.forced),
+            int(plan is not None),
+            arrival.reason,
+        ),
+    )
+    delivery = cursor.lastrowid
+    if cursor.rowcount == 0 or delivery is None:
+        return _repeat(connection, arrival)
+    if plan is None or repository is None:
+        return Receipt(
+            accepted=False, duplicate=False, reason=arrival.reason, builds=()
+        )
+    numbers = _carry_out(connection, arrival, plan, repository, delivery)
+    return Receipt(accepted=True, duplicate=False, reason="", builds=numbers)
+
+
+def _configured(connection: sqlite3.Connection, name: str | None) -> int | None:
+    row = connection.execute(
+        "SELECT id FROM repositories WHERE name = ?", (name,)
+    ).fetchone()
+    return None if row is None else int(row["id"])
+
+
+def _recognise(connection: sqlite3.Connection, plan: Plan) -> int:
+    """Our id of the plan's repository; a write only when GitHub tells something new."""
+    row = connection.execute(
+        "SELECT id FROM repositories "
+        "WHERE name = ? AND github_id = ? AND github_name = ?",
+        (plan.repo, plan.github_id, plan.github_name),
+    ).fetchone()
+    if row is not None:
+        return int(row["id"])
+    return repositories.remember(
+        connection, plan.repo, plan.github_id, plan.github_name
+    )
+
+
+def _repeat(connection: sqlite3.Connection, arrival: Arrival) -> Receipt:
+    """The same answer as the first time: the builds of the same commits."""
+    row = connection.execute(
+        "SELECT accepted, reason, repository_id FROM deliveries "
+        "WHERE hook_id = ? AND guid = ?",
+        (arrival.hook_id, arrival.guid),
+    ).fetchone()
+    wanted = arrival.plan.build if arrival.plan else ()
+    numbers = queue.numbers(
+        connection, row["repository_id"], [commit.sha for commit in wanted]
+    )
+    return Receipt(
+        accepted=bool(row["accepted"]),
+        duplicate=True,
+        reason=row["reason"],
+        builds=tuple(numbers.values()),
+    )
+
+
+def _carry_out(
+    connection: sqlite3.Connection,
+    arrival: Arrival,
+    plan: Plan,
+    repository: int,
+    delivery: int,
+) -> tuple[int, ...]:
+    """Give each commit its row, and supersede what waits if only heads are wanted."""
+    numbers = queue.enqueue(
+        connection,
+        repository,
+        plan.branch,
+        plan.commits,
+        cause=Cause.PUSH,
+        head=plan.head,
+        at=arrival.received_at,
+        context=plan.context,
+        reasons=plan.reasons,
+        delivery=delivery,
+        successor=_successor(connection, repository, arrival),
+    )
+    built = tuple(
+        number
+        for number, commit in zip(numbers, plan.commits, strict=True)
+        if commit.sha not in plan.reasons
+    )
+    if plan.policy == "latest" and built:
+        _supersede(connection, arrival, plan, repository, built)
+    return built
+
+
+def _successor(
+    connection: sqlite3.Connection, repository: int, arrival: Arrival
+) -> int | None:
+    """The delivery that continues this one and overtook it on the way, if any.
+
+    None for a force push: back to an old commit, what once continued from there is older.
+    """
+    if arrival.forced:
+        return None
+    row = connection.execute(
+        "SELECT id FROM deliveries WHERE repository_id = ? AND ref = ? "
+        "AND before_sha = ? AND accepted = 1 ORDER BY id LIMIT 1",
+        (repository, arrival.ref, arrival.after),
+    ).fetchone()
+    return None if row is None else int(row["id"])
+
+
+def _supersede(
+    connection: sqlite3.Connection,
+    arrival: Arrival,
+    plan: Plan,
+    repository: int,
+    built: tuple[int, ...],
+) -> None:
+    waiting = [
+        number for number, _ in branches.queued(connection, repository, plan.branch)
+    ]
+    newest = waiting[0] if waiting else built[-1]
+    for number in waiting[1:]:
+        states.end_queued(
+            connection,
+            number,
+            BuildState.CANCELLED,
+            reason=f"cancelled by a newer head: superseded by #{newest}",
+            at=arrival.received_at,
+            context=plan.context,
+        )

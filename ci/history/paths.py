@@ -1,0 +1,56 @@
+"""Where things lie below the state directory. Names are numbers, never free text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def database_path(state_dir: Path) -> Path:
+    return state_dir / "history.db"
+
+
+def log_path(state_dir: Path, build: int, attempt: int) -> Path:
+    """The log of one attempt; a thousand builds share a folder."""
+    return state_dir / "logs" / str(build // 1000) / str(build) / f"{attempt}.log"
+
+
+def highest_log(state_dir: Path) -> int:
+    """The highest build number that has a log here, 0 when none has."""
+    for folder in _by_number(state_dir / "logs"):
+        for build in _by_number(folder):
+            return int(build.name)
+    return 0
+
+
+def _by_number(folder: Path) -> list[Path]:
+    """The numbered entries of a folder, the highest first."""
+    if not folder.is_dir():
+        return []
+    found = [entry for entry in folder.iterdir() if entry.name.isdigit()]
+    return sorted(found, key=lambda entry: int(entry.name), reverse=True)
+
+
+def mirror_path(state_dir: Path, repository_id: int) -> Path:
+    return state_dir / "mirrors" / f"{repository_id}.git"
+
+
+def cache_path(state_dir: Path, repository_id: int) -> Path:
+    """Nix's own cache for one repository: it clones the mirror into it."""
+    return state_dir / "cache" / str(repository_id)
+
+
+def checkout_path(state_dir: Path, build: int) -> Path:
+    """The writable tree of a `command` build, removed at its end."""
+    return state_dir / "checkouts" / str(build)
+
+
+def root_path(
+    state_dir: Path, repository_id: int, branch: str, target: str, build: int
+) -> Path:
+    """The link that keeps a green result from the garbage collector.
+
+    Branch and target are free text: they are spelled in hex, so that no name can
+    leave the folder or clash with another.
+    """
+    folder = state_dir / "roots" / str(repository_id)
+    return folder / branch.encode().hex() / target.encode().hex() / str(build)

@@ -1,0 +1,247 @@
+"""The queue: how commits get builds, and which of them is begun next."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ci.history import branches, outbox, states
+from ci.models import (
+    BuildState,
+    Cause,
+    Commit,
+)
+
+NOTHING: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A build that this server has just begun to try."""
+
+    number: int
+    repository: int
+    repo: str
+    branch: str | None
+    sha: str
+    attempt: int
+    counted: int
+    targets: tuple[str, ...]
+    before: str | None
+    forced: bool
+
+
+def enqueue(
+    connection: sqlite3.Connection,
+    repository: int,
+    branch: str | None,
+    commits: Sequence[Commit],
+    *,
+    cause: Cause,
+    head: str,
+    at: int,
+    context: str,
+    targets: Sequence[str] = (),
+    reasons: Mapping[str, str] = NOTHING,
+    delivery: int | None = None,
+    successor: int | None = None,
+) -> list[int]:
+    """Give each commit (oldest first) a build, or join the one it has; return numbers.
+
+    `head` is the SHA that gets a pending status at once. `reasons` maps SHAs that are
+    not to be built to why: new ones are `skipped`. One that was skipped earlier and is
+    wanted now is queued again. See branches.place for `successor`.
+    """
+    found, fresh = [], True
+    for commit in commits:
+        reason, is_head = reasons.get(commit.sha), commit.sha == head
+        number = _insert(
+            connection,
+            repository=repository,
+            commit=commit,
+            branch=branch,
+            cause=cause,
+            delivery=delivery,
+            targets=targets,
+            head=is_head,
+            at=at,
+        )
+        if number is None:
+            fresh = False
+            number = numbers(connection, repository, [commit.sha])[commit.sha]
+            if reason is None:
+                _want_again(
+                    connection, number, is_head, targets, at=at, context=context
+                )
+        elif reason is not None:
+            states.end_queued(
+                connection,
+                number,
+                BuildState.SKIPPED,
+                reason=reason,
+                at=at,
+                context=context,
+            )
+        elif is_head:
+            outbox.announce(connection, number, commit.sha, context=context, at=at)
+        found.append(number)
+    if branch is not None:
+        branches.place(
+            connection, repository, branch, found, successor=successor, fresh=fresh
+        )
+    return found
+
+
+def _want_again(
+    connection: sqlite3.Connection,
+    number: int,
+    head: bool,
+    targets: Sequence[str],
+    *,
+    at: int,
+    context: str,
+) -> None:
+    row = connection.execute(
+        "SELECT state FROM builds WHERE number = ?", (number,)
+    ).fetchone()
+    if row["state"] == BuildState.SKIPPED:
+        states.reopen(connection, number, targets=targets, at=at, context=context)
+    elif head:
+        outbox.queue_pending(connection, number, context=context, at=at)
+
+
+def _insert(
+    connection: sqlite3.Connection,
+    *,
+    repository: int,
+    commit: Commit,
+    branch: str | None,
+    cause: Cause,
+    delivery: int | None,
+    targets: Sequence[str],
+    head: bool,
+    at: int,
+) -> int | None:
+    """A new build; None when the commit has one."""
+    cursor = connection.execute(
+        "INSERT INTO builds (repository_id, sha, branch, title, author, state, cause, "
+        "delivery_id, requested_targets, head, queued_at) "
+        # ON CONFLICT DO NOTHING would use up a number.
+        "SELECT ?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?8, ?9, ?10 WHERE NOT EXISTS "
+        "(SELECT 1 FROM builds WHERE repository_id = ?1 AND sha = ?2)",
+        (
+            repository,
+            commit.sha,
+            branch,
+            commit.title,
+            commit.author,
+            cause,
+            delivery,
+            json.dumps(list(targets)) if targets else "[]",
+            int(head),
+            at,
+        ),
+    )
+    return cursor.lastrowid if cursor.rowcount else None
+
+
+def numbers(
+    connection: sqlite3.Connection, repository: int, shas: Sequence[str]
+) -> dict[str, int]:
+    """The build numbers of those of `shas` that have one, in the order given."""
+    found = {}
+    for sha in shas:
+        row = connection.execute(
+            "SELECT number FROM builds WHERE repository_id = ? AND sha = ?",
+            (repository, sha),
+        ).fetchone()
+        if row is not None:
+            found[sha] = int(row["number"])
+    return found
+
+
+def claim(
+    connection: sqlite3.Connection, *, instance: int, at: int, context: str
+) -> Claimed | None:
+    """Begin the build that is most wanted, or None when nothing waits.
+
+    Heads of branches first, the longest waiting of them first; then older commits, the
+    newest first.
+    """
+    row = connection.execute(
+        "SELECT b.*, r.name AS repo, d.before_sha, d.forced, "
+        "  b.head AND (b.branch IS NULL OR NOT EXISTS ("
+        "    SELECT 1 FROM branch_commits c JOIN branch_commits newer "
+        "      ON newer.repository_id = c.repository_id "
+        "      AND newer.branch = c.branch AND newer.position > c.position "
+        "    WHERE c.repository_id = b.repository_id AND c.branch = b.branch "
+        "      AND c.build = b.number)) AS top "
+        "FROM builds b JOIN repositories r ON r.id = b.repository_id "
+        "LEFT JOIN deliveries d ON d.id = b.delivery_id AND d.after_sha = b.sha "
+        "WHERE b.state = 'queued' AND b.not_before <= ? "
+        "ORDER BY top DESC, CASE WHEN top THEN b.number ELSE -b.number END LIMIT 1",
+        (at,),
+    ).fetchone()
+    if row is None:
+        return None
+    number, attempt = int(row["number"]), int(row["attempt"]) + 1
+    states.become(connection, number, BuildState.RUNNING)
+    connection.execute(
+        "UPDATE builds SET attempt = ?, started_at = ?, finished_at = NULL, "
+        "seconds = NULL, summary = '' WHERE number = ?",
+        (attempt, at, number),
+    )
+    connection.execute(
+        "INSERT INTO attempts (build, number, instance_id, started_at) "
+        "VALUES (?, ?, ?, ?)",
+        (number, attempt, instance, at),
+    )
+    connection.execute("DELETE FROM targets WHERE build = ?", (number,))
+    outbox.queue_pending(connection, number, context=context, at=at)
+    return Claimed(
+        number=number,
+        repository=row["repository_id"],
+        repo=row["repo"],
+        branch=row["branch"],
+        sha=row["sha"],
+        attempt=attempt,
+        counted=row["counted"],
+        targets=tuple(json.loads(row["requested_targets"])),
+        before=row["before_sha"],
+        forced=bool(row["forced"]),
+    )
+
+
+def number_above(connection: sqlite3.Connection, number: int) -> None:
+    """Give no new build a number up to `number`: those have logs already.
+
+    After an older backup was put back, the state directory knows more than the history.
+    """
+    connection.execute(
+        "INSERT INTO sqlite_sequence (name, seq) SELECT 'builds', 0 "
+        "WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'builds')"
+    )
+    connection.execute(
+        "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'builds'", (number,)
+    )
+
+
+def waits(connection: sqlite3.Connection, number: int) -> bool:
+    """Whether the build is queued at this moment of the transaction."""
+    row = connection.execute(
+        "SELECT state FROM builds WHERE number = ?", (number,)
+    ).fetchone()
+    return row is not None and row["state"] == BuildState.QUEUED
+
+
+def next_retry_at(connection: sqlite3.Connection, at: int) -> int | None:
+    """When the next waiting retry becomes due, in milliseconds; None when none waits."""
+    row = connection.execute(
+        "SELECT min(not_before) AS due FROM builds "
+        "INDEXED BY builds_retry "
+        "WHERE state = 'queued' AND not_before > 0 AND not_before > ?",
+        (at,),
+    ).fetchone()
+    return None if row["due"] is None else int(row["due"])

@@ -1,0 +1,105 @@
+"""What every test can ask for; one area's fixtures are in tests/<area>/conftest.py."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from blockbuster import BlockBuster
+
+from ci.history.database import Database
+from tests.fakes.loop_guard import loop_guard
+from tests.fakes.nix_stores import (
+    NixMissing,
+    NixProgram,
+    NixStore,
+    find_nix,
+    private_store,
+    served,
+)
+
+TESTS = Path(__file__).parent
+NIX_VERSIONS = ("installed", "modern")
+FOREIGN = ("BUILD_SERVER_", "CREDENTIALS_DIRECTORY", "GIT_", "LISTEN_", "NIX_")
+KEPT = ("NIX_SSL_CERT_FILE", "NIX_MODERN")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave nothing of the developer's own environment that could steer the tests."""
+    config.addinivalue_line("markers", "nix: needs a real Nix; run for each version")
+    for name in list(os.environ):
+        if name.startswith(FOREIGN) and name not in KEPT:
+            del os.environ[name]
+    # Started in the background of a shell we ignore Ctrl-C, and so would our children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["GIT_CONFIG_NOSYSTEM"] = "1"
+    os.environ["GIT_CONFIG_GLOBAL"] = str(TESTS / "samples/git/config")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "nix_version" in getattr(item, "fixturenames", ()):
+            item.add_marker("nix")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say aloud what was not tested, with why, once per reason."""
+    reasons = Counter(
+        report.longrepr[2]
+        if isinstance(report.longrepr, tuple)
+        else str(report.longrepr)
+        for report in terminalreporter.getreports("skipped")
+    )
+    if reasons:
+        terminalreporter.section("NOT TESTED HERE", yellow=True, bold=True)
+        for reason, count in reasons.most_common():
+            terminalreporter.line(f"{count:4} × {reason.removeprefix('Skipped: ')}")
+
+
+@pytest.fixture(autouse=True)
+def blocking_calls() -> Iterator[BlockBuster]:
+    """Fail what blocks the event loop; exceptions are in tests/fakes/loop_guard.py."""
+    with loop_guard() as guard:
+        yield guard
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    """A real, migrated, empty history."""
+    opened = await Database.open(tmp_path / "history.sqlite")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(scope="session", params=NIX_VERSIONS)
+def nix_version(request: pytest.FixtureRequest) -> NixProgram:
+    """Each Nix in turn: the system's own, then today's; skipped aloud when absent."""
+    try:
+        return find_nix(request.param)
+    except NixMissing as error:
+        pytest.skip(f"Nix ({request.param}): {error}")
+
+
+@pytest.fixture(scope="session")
+def nix(nix_version: NixProgram) -> Iterator[NixStore]:
+    """A private store for direct use, shared by all tests: add, never delete."""
+    with private_store(nix_version) as store:
+        yield store
+
+
+@pytest.fixture
+def fresh_nix(nix_version: NixProgram) -> Iterator[NixStore]:
+    """A private store of this test alone: delete, collect and break what you like."""
+    with private_store(nix_version) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def nix_daemon_store(nix_version: NixProgram) -> Iterator[NixStore]:
+    """A private store behind a running nix-daemon, shared like `nix`."""
+    with private_store(nix_version) as store, served(store) as behind_daemon:
+        yield behind_daemon
