@@ -1,0 +1,84 @@
+"""From a commit to derivations: its locked inputs are fetched, its targets evaluated.
+
+Both run in the sandbox: fetching with the network but without any code of the commit,
+evaluation with the commit's code but without the network. A whole flake costs one
+process; each target that fails costs one more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ci.adapters.nix_environment import NixEnvironment
+from ci.adapters.nix_eval.evaluation import Evaluation
+from ci.adapters.nix_eval.expression import Expressions, Place, Say
+from ci.adapters.nix_eval.flake import FlakeUrl
+from ci.adapters.nix_eval.inputs import Inputs
+from ci.adapters.nix_eval.patterns import parse
+from ci.adapters.nix_eval.targets import Evaluated
+from ci.adapters.sandbox import Sandbox
+
+__all__ = ["Evaluated", "Evaluator"]
+
+
+class Evaluator:
+    """Evaluates flakes of mirrors with one Nix.
+
+    `memory` is bytes for each Nix process, `timeout` seconds for each method; `env` is
+    the environment of the sandbox program itself (PATH, and what marks our processes).
+    """
+
+    def __init__(
+        self,
+        nix: NixEnvironment,
+        sandbox: Sandbox,
+        *,
+        memory: int,
+        timeout: float,
+        env: Mapping[str, str],
+    ) -> None:
+        self._timeout = timeout
+        self._expressions = Expressions(nix, sandbox, memory, env)
+        self._inputs = Inputs(self._expressions, env, timeout)
+
+    async def fetch_inputs(
+        self, url: str, *, mirror: Path, cache: Path, say: Say
+    ) -> None:
+        """Put the inputs that the commit's flake.lock names into the store.
+
+        Costs no Nix process when they are there. Raises CommitFault (no flake.nix, a
+        lock that no other machine can use), NetworkDown, HostFault.
+        """
+        inputs = await self._inputs.read(FlakeUrl.parse(url), mirror)
+        if absent := await self._inputs.absent(inputs):
+            await self._inputs.fetch(absent, Place(mirror, cache), say)
+
+    async def evaluate(
+        self,
+        url: str,
+        patterns: Sequence[str],
+        *,
+        mirror: Path,
+        cache: Path,
+        import_from_derivation: bool,
+        say: Say,
+    ) -> list[Evaluated]:
+        """Evaluate every target that one of `patterns` matches, in their order.
+
+        Targets that fail are among the results, each with its error. Raises CommitFault
+        (a flake that does not evaluate, nothing matches, too slow), HostLimit (memory),
+        HostFault.
+        """
+        nix = self._expressions.nix
+        requests = [parse(pattern, nix.system) for pattern in dict.fromkeys(patterns)]
+        evaluation = Evaluation(
+            self._expressions,
+            self._inputs,
+            FlakeUrl.parse(url),
+            Place(mirror, cache),
+            import_from_derivation=import_from_derivation,
+            say=say,
+            timeout=self._timeout,
+        )
+        return await evaluation.targets(requests)

@@ -1,0 +1,4 @@
+{
+  thrown = throw "the library says no";
+  typed = { x ? 1 }: x;
+}
