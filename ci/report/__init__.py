@@ -1,0 +1,1 @@
+"""Telling GitHub the verdict."""
