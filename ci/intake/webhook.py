@@ -1,0 +1,198 @@
+"""The public application: `POST /webhook` and nothing else.
+
+Whoever has no valid signature gets one constant answer and leaves no trace but a
+counted log line; only then is anything explained. A delivery is answered 202 after it
+has become durable. https://docs.github.com/en/webhooks/webhook-events-and-payloads
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from ci.adapters.host import now_ms
+from ci.config import Settings
+from ci.errors import RequestError
+from ci.history.deliveries import Arrival, Receipt
+from ci.intake.arrival import Reception
+from ci.intake.body import MAX_BODY, MIB, BodyReader
+from ci.intake.quiet import quiet_logger
+from ci.intake.signature import plausible, verified
+from ci.text import printable
+
+PATH = "/webhook"
+SERVER = "build-server"
+
+log = logging.getLogger(__name__)
+_refused = quiet_logger(f"{__name__}.refused")
+_broken = quiet_logger(f"{__name__}.broken")
+
+
+class Acceptor(Protocol):
+    """What makes arrivals durable: a Ledger."""
+
+    async def accept(self, arrival: Arrival) -> Receipt: ...
+
+
+def public_application(
+    *,
+    settings: Settings,
+    secrets: Callable[[], Sequence[bytes]],
+    ledger: Acceptor,
+    known: Mapping[int, str] | None = None,
+    reader: BodyReader | None = None,
+) -> web.Application:
+    """The application that the internet may reach; run it with `runner_options()`.
+
+    `secrets` is asked at each delivery, so that a rotation needs no restart. `known` is
+    GitHub's repository id -> configured name as the history has it at the start.
+    """
+    reception = Reception(
+        settings.repositories, settings.github.status_context, known or {}
+    )
+    webhook = _Webhook(secrets, reader or BodyReader(), reception, ledger)
+    application = web.Application(client_max_size=MAX_BODY, middlewares=[_guard])
+    application.router.add_route(
+        "*", "/{path:.*}", webhook.handle, expect_handler=_expect
+    )
+    return application
+
+
+def runner_options() -> dict[str, Any]:
+    """Keyword arguments for the AppRunner of the public application."""
+    return {
+        "access_log": None,
+        # No compressed body can unfold before its signature is known to be good.
+        "auto_decompress": False,
+        # A push that has arrived is recorded even if its sender hangs up.
+        "handler_cancellation": False,
+        "handle_signals": False,
+        # Go's reverse proxies (tailscaled) close idle connections after 90 s; were we
+        # the first to close, a delivery sent at that moment would be lost.
+        "keepalive_timeout": 120.0,
+        "lingering_time": 2.0,
+        "logger": _broken,
+        "max_field_size": 8190,
+        "max_headers": 64,
+        "max_line_size": 4096,
+        "shutdown_timeout": 10.0,
+    }
+
+
+class _Webhook:
+    def __init__(
+        self,
+        secrets: Callable[[], Sequence[bytes]],
+        reader: BodyReader,
+        reception: Reception,
+        ledger: Acceptor,
+    ) -> None:
+        self._secrets = secrets
+        self._reader = reader
+        self._reception = reception
+        self._ledger = ledger
+
+    async def handle(self, request: web.Request) -> web.Response:
+        if not _is_delivery(request):
+            return _not_found()
+        header = request.headers.get("X-Hub-Signature-256")
+        if not plausible(header):
+            return _unsigned()
+        body = await self._reader.read(request)
+        # Hashing and parsing a body of 25 MiB would hold up everybody else for 30 ms.
+        aside = asyncio.to_thread if len(body) > MIB else _at_once
+        if not await aside(verified, body, header, self._secrets()):
+            return _unsigned()
+        arrival = await aside(self._reception.arrival, request.headers, body, now_ms())
+        receipt = await self._ledger.accept(arrival)
+        self._reception.recorded(arrival)
+        _tell(arrival, receipt)
+        return _acknowledgement(receipt)
+
+
+Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+
+
+async def _at_once(
+    function: Callable[Arguments, Result],
+    /,
+    *args: Arguments.args,
+    **kwargs: Arguments.kwargs,
+) -> Result:
+    return function(*args, **kwargs)
+
+
+@web.middleware
+async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn every way to fail into an answer of the one shape."""
+    try:
+        return await handler(request)
+    except RequestError as error:
+        _refused.warning(
+            "delivery refused (%d): %s", error.status, printable(error.message)
+        )
+        response = _answer(error.status, _error(error.status, error.message))
+        if error.status in (408, 413):
+            response.force_close()
+        return response
+    except web.HTTPException:
+        # What no route takes, such as `OPTIONS *`.
+        return _not_found()
+    except Exception:
+        _refused.exception("a delivery could not be handled")
+        return _answer(500, _error(500, "the server failed; its log says why"))
+
+
+async def _expect(request: web.Request) -> None:
+    """Invite a body only where one could be welcome; ignore any other expectation."""
+    invited = request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
+    if invited and _is_delivery(request):
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # As aiohttp's own handler does: the answer proper has not begun.
+        request.writer.output_size = 0
+
+
+def _is_delivery(request: web.Request) -> bool:
+    return request.method == hdrs.METH_POST and request.path == PATH
+
+
+def _tell(arrival: Arrival, receipt: Receipt) -> None:
+    outcome = f"builds {list(receipt.builds)}" if receipt.accepted else receipt.reason
+    again = " (again)" if receipt.duplicate else ""
+    log.info(
+        "delivery %s, %s%s: %s", arrival.guid, arrival.event, again, printable(outcome)
+    )
+
+
+def _acknowledgement(receipt: Receipt) -> web.Response:
+    if receipt.accepted:
+        return _answer(202, {"accepted": True, "builds": receipt.builds})
+    return _answer(202, {"accepted": False, "reason": receipt.reason})
+
+
+def _error(status: int, sentence: str) -> dict[str, Any]:
+    return {"error": sentence, "status": status, "detail": {}}
+
+
+def _not_found() -> web.Response:
+    return _answer(404, _error(404, "there is nothing here"))
+
+
+def _unsigned() -> web.Response:
+    _refused.warning("delivery refused (401): no valid signature")
+    return _answer(401, _error(401, "the signature is missing or wrong"))
+
+
+def _answer(status: int, shape: Mapping[str, Any]) -> web.Response:
+    return web.Response(
+        status=status,
+        body=json.dumps(shape).encode() + b"\n",
+        headers={hdrs.CONTENT_TYPE: "application/json", hdrs.SERVER: SERVER},
+    )
