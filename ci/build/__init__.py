@@ -1,0 +1,1 @@
+"""Turning queued commits into verdicts."""

@@ -1,0 +1,76 @@
+"""What a builder is given, and what it says while it works.
+
+A builder ends in one of these ways: it returns the targets with their states; it raises
+CommitFault (`failed`), HostFault (`error`, retried) or CommitVanished (`skipped`); or its
+task is cancelled, and then it has left nothing running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from ci.adapters.git import Mirror
+from ci.config import Repository
+from ci.history.queue import Claimed
+from ci.models import Target
+
+
+@dataclass
+class Progress:
+    """The newest state of a running build; whoever keeps history reads it when it likes."""
+
+    summary: str = ""
+    targets: tuple[Target, ...] = ()
+    derivations: dict[tuple[str, str], tuple[int, int | None]] = field(
+        default_factory=dict
+    )
+    version: int = 0
+
+    def say(self, summary: str, targets: Sequence[Target] | None = None) -> None:
+        self.summary = summary
+        if targets is not None:
+            self.targets = tuple(targets)
+        self.version += 1
+
+    def started(self, path: str, machine: str, at: int) -> None:
+        self.derivations[path, machine] = (at, None)
+        self.version += 1
+
+    def stopped(self, path: str, machine: str, at: int) -> None:
+        begun = self.derivations.get((path, machine), (at, None))[0]
+        self.derivations[path, machine] = (begun, at)
+        self.version += 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt at one commit."""
+
+    claimed: Claimed
+    repository: Repository
+    mirror: Mirror
+    cache: Path
+    checkout: Path
+    write: Callable[[bytes], object]
+    progress: Progress
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        return self.claimed.targets or self.repository.targets
+
+    def say(self, data: bytes) -> None:
+        """Bytes for the log from programs that report on themselves."""
+        self.write(data)
+
+    def note(self, sentence: str) -> None:
+        """A line of the server's own in the log."""
+        self.write(f"build-server: {sentence}\n".encode())
+
+
+class Builder(Protocol):
+    """Builds one commit; see the module's docstring for how it may end."""
+
+    async def build(self, job: Job) -> Sequence[Target]: ...

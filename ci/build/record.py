@@ -1,0 +1,71 @@
+"""What the scheduler writes, one transaction each: progress, the end, the way back."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from ci.build.job import Progress
+from ci.build.verdict import Ended
+from ci.history import progress as progress_rows, states
+from ci.history.queue import Claimed
+
+
+def write_progress(
+    connection: sqlite3.Connection, claimed: Claimed, progress: Progress
+) -> None:
+    progress_rows.set_summary(connection, claimed.number, progress.summary)
+    if progress.targets:
+        progress_rows.set_targets(connection, claimed.number, progress.targets)
+    _write_derivations(connection, claimed, progress)
+
+
+def _write_derivations(
+    connection: sqlite3.Connection, claimed: Claimed, progress: Progress
+) -> None:
+    rows = [(*key, *times) for key, times in progress.derivations.items()]
+    progress_rows.record_derivations(connection, claimed.number, claimed.attempt, rows)
+
+
+def finish(
+    connection: sqlite3.Connection,
+    claimed: Claimed,
+    progress: Progress,
+    ended: Ended,
+    at: int,
+    seconds: float,
+    context: str,
+) -> None:
+    _write_derivations(connection, claimed, progress)
+    states.finish(
+        connection,
+        claimed.number,
+        ended.state,
+        summary=ended.summary,
+        targets=ended.targets,
+        at=at,
+        seconds=seconds,
+        context=context,
+    )
+
+
+def requeue(
+    connection: sqlite3.Connection,
+    claimed: Claimed,
+    progress: Progress,
+    *,
+    reason: str,
+    counted: bool,
+    not_before: int,
+    at: int,
+    seconds: float,
+) -> None:
+    _write_derivations(connection, claimed, progress)
+    states.requeue(
+        connection,
+        claimed.number,
+        reason=reason,
+        counted=counted,
+        not_before=not_before,
+        at=at,
+        seconds=seconds,
+    )
