@@ -1,0 +1,1 @@
+"""The private application: what the machines and people ask."""

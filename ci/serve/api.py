@@ -1,0 +1,71 @@
+"""The private application: guards, routes and the end of streams, put together."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from ci.adapters.logs import LogHub
+from ci.adapters.metrics import Metrics
+from ci.config import Secrets, Settings
+from ci.history.database import Database
+from ci.serve import guard, openapi, outermost
+from ci.serve.about import OPENAPI
+from ci.serve.answers import add_headers
+from ci.serve.follow import Watches
+from ci.serve.parameters import MAX_BODY
+from ci.serve.routes import ROUTES
+from ci.serve.service import SERVICE, Checks, Service
+from ci.wake import Wake
+
+
+def private_application(
+    *,
+    settings: Settings,
+    secrets: Secrets,
+    database: Database,
+    wake: Wake,
+    hub: LogHub,
+    metrics: Metrics,
+    checks: Checks,
+    version: str,
+) -> web.Application:
+    """The application behind `listen.private`; `checks` is asked by `/health`.
+
+    Give its runner `handler_cancellation=True`: a reader who leaves then frees what
+    was kept for him at once.
+    """
+    application = web.Application(
+        middlewares=(
+            outermost.count,
+            outermost.shape_errors,
+            guard.refuse_funnel,
+            guard.allow_hosts(settings),
+            guard.refuse_cross_site,
+            guard.require_token,
+        ),
+        client_max_size=MAX_BODY,
+    )
+    application[SERVICE] = Service(
+        settings=settings,
+        api_token=secrets.api_token,
+        database=database,
+        wake=wake,
+        watches=Watches(database, wake, hub),
+        metrics=metrics,
+        checks=checks,
+        version=version,
+    )
+    application[OPENAPI] = openapi.document(ROUTES, version)
+    for route in ROUTES:
+        for path in route.paths:
+            application.router.add_route(route.method, path, route.handler)
+            if route.method == "GET":
+                application.router.add_route("HEAD", path, route.handler)
+    application.on_response_prepare.append(add_headers)
+    application.on_shutdown.append(_end_streams)
+    return application
+
+
+async def _end_streams(application: web.Application) -> None:
+    """Cut off who follows a log: the reader sees that it was not the end."""
+    application[SERVICE].watches.stop()

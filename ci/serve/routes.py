@@ -1,0 +1,203 @@
+"""The route table: what is registered, and what `/openapi.json` says, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aiohttp.typedefs import Handler
+from pydantic import BaseModel
+
+from ci.serve import about, actions, builds, logs, parameters, shapes, status
+from ci.serve.answers import SUFFIXES
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One possible answer: a shape as JSON, text, or either."""
+
+    meaning: str
+    shapes: tuple[type[BaseModel], ...] = ()
+    text: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Route:
+    """One method of one path, with everything a caller can meet there."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    answers: Mapping[int, Answer]
+    query: type[BaseModel] = parameters.NoQuery
+    body: type[BaseModel] | None = None
+    twin: str = ""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The path and, for a page, its `.json` and `.txt` twins; suffixed ones first."""
+        if not self.twin:
+            return (self.path,)
+        return (*(self.twin + suffix for suffix in SUFFIXES), self.path)
+
+
+_NUMBER = "/builds/{number:[^/.]+}"
+_NO_BUILD = Answer("no such build", (shapes.Error,))
+_CHANGED = Answer("done, or recorded", (shapes.Build, shapes.Recorded))
+_LOG_HEADERS = {
+    "X-Build-State": "the state of the build",
+    "X-Log-Attempt": "the attempt whose log this is",
+    "X-Log-Offset": "where in the log, in bytes, the body begins",
+    "X-Log-Size": "the size of the log, in bytes, when the answer began",
+}
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "GET",
+        "/",
+        status.overview,
+        "What runs, what waits, each branch, the last builds",
+        {200: Answer("the overview", (shapes.Overview,), text=True)},
+        twin="/index",
+    ),
+    Route(
+        "POST",
+        "/build/trigger",
+        actions.trigger,
+        "Build a commit now",
+        {
+            200: Answer("running or built already", (shapes.TriggerAnswer,)),
+            202: Answer("queued, or recorded", (shapes.TriggerAnswer,)),
+            404: Answer("no such repository, branch or commit", (shapes.Error,)),
+            409: Answer("it cannot be built now", (shapes.Error,)),
+            502: Answer("the repository's remote does not answer", (shapes.Error,)),
+        },
+        body=shapes.TriggerBody,
+    ),
+    Route(
+        "GET",
+        "/build/status",
+        status.status,
+        "What runs, what waits, how the newest finished build ended",
+        {
+            200: Answer("the status", (shapes.Status,), text=True),
+            404: Answer("no such repository", (shapes.Error,)),
+        },
+        query=parameters.StatusQuery,
+    ),
+    Route(
+        "GET",
+        "/build/logs",
+        logs.last_lines,
+        "The last lines of the running build's log, or of the last build's",
+        {
+            200: Answer("the lines", (shapes.Logs,), text=True),
+            404: _NO_BUILD,
+            410: Answer("the log was removed", (shapes.Error,)),
+        },
+        query=parameters.LogsQuery,
+    ),
+    Route(
+        "GET",
+        "/health",
+        status.health,
+        "Whether the service and what it leans on are well",
+        {200: Answer("always, while the server runs", (shapes.Health,), text=True)},
+    ),
+    Route(
+        "GET",
+        "/builds",
+        builds.list_builds,
+        "Builds, newest first",
+        {
+            200: Answer("a page of builds", (shapes.Builds,), text=True),
+            404: Answer("no such repository", (shapes.Error,)),
+        },
+        query=parameters.BuildsQuery,
+        twin="/builds",
+    ),
+    Route(
+        "GET",
+        _NUMBER,
+        builds.show_build,
+        "One build",
+        {200: Answer("the build", (shapes.Build,), text=True), 404: _NO_BUILD},
+        twin=_NUMBER,
+    ),
+    Route(
+        "GET",
+        _NUMBER + "/log",
+        logs.raw_log,
+        "The log of a build, byte for byte",
+        {
+            200: Answer("the log", text=True, headers=_LOG_HEADERS),
+            404: Answer("no such build, attempt or target", (shapes.Error,)),
+            410: Answer("the log was removed", (shapes.Error,)),
+            416: Answer("the offset is beyond the end", (shapes.Error,)),
+        },
+        query=parameters.LogQuery,
+    ),
+    Route(
+        "POST",
+        _NUMBER + "/cancel",
+        actions.cancel,
+        "Cancel a build that waits or runs",
+        {
+            202: _CHANGED,
+            404: _NO_BUILD,
+            409: Answer("the build has ended", (shapes.Error,)),
+        },
+    ),
+    Route(
+        "POST",
+        _NUMBER + "/retry",
+        actions.retry,
+        "Build again what has ended",
+        {
+            202: _CHANGED,
+            404: _NO_BUILD,
+            409: Answer("the build is not over", (shapes.Error,)),
+        },
+    ),
+    Route(
+        "GET",
+        "/commits/{sha:[^/.]+}",
+        builds.show_commit,
+        "The builds of a commit, by its SHA or the first 7 or more digits",
+        {
+            200: Answer("the builds", (shapes.CommitBuilds,), text=True),
+            404: Answer("no build of such a commit", (shapes.Error,)),
+        },
+        twin="/commits/{sha:[^/.]+}",
+    ),
+    Route(
+        "GET",
+        "/client.json",
+        about.client_json,
+        "What a new machine needs to know",
+        {200: Answer("addresses, key, repositories", (shapes.Client,))},
+    ),
+    Route(
+        "GET",
+        "/client.toml",
+        about.client_toml,
+        "The same as the client's configuration file",
+        {200: Answer("TOML", text=True)},
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        about.metrics,
+        "Counters for Prometheus",
+        {200: Answer("Prometheus' text format", text=True)},
+    ),
+    Route(
+        "GET",
+        "/openapi.json",
+        about.openapi_json,
+        "This interface, for machines",
+        {200: Answer("an OpenAPI 3.1 document", (shapes.Document,))},
+    ),
+)

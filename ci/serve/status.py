@@ -1,0 +1,142 @@
+"""How things are: `/`, `/build/status`, `/health`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+
+from aiohttp import web
+
+from ci.config import Settings
+from ci.history import builds as history
+from ci.models import Build, Check, rfc3339
+from ci.serve import shapes, text
+from ci.serve.answers import either
+from ci.serve.parameters import NoQuery, StatusQuery, configured, query
+from ci.serve.service import Service, service_of
+
+log = logging.getLogger(__name__)
+
+CACHE_CHECK = "cache"
+"""The name of the check that tells whether Harmonia answers."""
+CHECK_SECONDS = 5.0
+RECENT = 20
+
+
+async def status(request: web.Request) -> web.Response:
+    """`GET /build/status`: the whole server's queue, or that of `?repo=&branch=`.
+
+    `last*` are of the first repository's first branch unless asked otherwise.
+    """
+    service, asked = service_of(request), query(request, StatusQuery)
+    repository = configured(service.settings, asked.repo)
+    branch = asked.branch or repository.branches[0]
+    everything = asked.repo is None and asked.branch is None
+    current, queue, last = await service.database.read(
+        _status, repository.name, branch, everything=everything
+    )
+    answer = shapes.Status(
+        is_running=bool(current),
+        last_start=rfc3339(last.started_at) if last else None,
+        last_finish=rfc3339(last.finished_at) if last else None,
+        last_status=shapes.last_status(last),
+        last_commit=last.sha if last else None,
+        queue=service.shape_all(queue),
+        current=service.shape_all(current),
+        last=service.shape(last) if last else None,
+    )
+    return either(
+        request,
+        answer,
+        lambda: text.status(current, queue, last, service.settings),
+    )
+
+
+async def overview(request: web.Request) -> web.Response:
+    """`GET /`: what runs, what waits, each branch, the last builds."""
+    query(request, NoQuery)
+    service = service_of(request)
+    current, queue, lasts, recent = await service.database.read(
+        _overview, service.settings
+    )
+    answer = shapes.Overview(
+        version=service.version,
+        current=service.shape_all(current),
+        queue=service.shape_all(queue),
+        branches=[
+            shapes.Branch(
+                repo=repo, branch=branch, last=service.shape(last) if last else None
+            )
+            for repo, branch, last in lasts
+        ],
+        builds=service.shape_all(recent),
+    )
+    return either(
+        request,
+        answer,
+        lambda: text.overview(service.version, current, queue, lasts, recent),
+        default="text",
+    )
+
+
+async def health(request: web.Request) -> web.Response:
+    """`GET /health`: always 200 while the server runs; it reads no history."""
+    query(request, NoQuery)
+    checks = await _checks(service_of(request))
+    answer = shapes.Health(
+        status="healthy" if all(check.ok for check in checks) else "degraded",
+        cache_running=any(check.ok for check in checks if check.name == CACHE_CHECK),
+        checks=[_check(check) for check in checks],
+    )
+    return either(request, answer, lambda: text.checks(checks))
+
+
+def _check(check: Check) -> shapes.Check:
+    """What is well needs no mending."""
+    fix = "" if check.ok else check.fix
+    return shapes.Check(name=check.name, ok=check.ok, detail=check.detail, fix=fix)
+
+
+async def _checks(service: Service) -> list[Check]:
+    """The checks; a check that breaks or hangs is itself a finding."""
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await service.checks()
+    except TimeoutError:
+        problem = f"the checks did not end within {CHECK_SECONDS:g} s"
+    except Exception as error:
+        log.exception("the checks failed")
+        problem = f"the checks themselves failed ({type(error).__name__})"
+    return [Check("checks", False, problem, "look into the server's log")]
+
+
+def _status(
+    connection: sqlite3.Connection, repo: str, branch: str, *, everything: bool
+) -> tuple[list[Build], list[Build], Build | None]:
+    scope = () if everything else (repo, branch)
+    return (
+        history.running(connection, *scope),
+        history.queued(connection, *scope),
+        history.newest_finished(connection, repo, branch),
+    )
+
+
+def _overview(
+    connection: sqlite3.Connection, settings: Settings
+) -> tuple[list[Build], list[Build], list[tuple[str, str, Build | None]], list[Build]]:
+    lasts = [
+        (
+            repository.name,
+            branch,
+            history.newest_finished(connection, repository.name, branch),
+        )
+        for repository in settings.repositories
+        for branch in repository.branches
+    ]
+    return (
+        history.running(connection),
+        history.queued(connection, limit=RECENT),
+        lasts,
+        history.page(connection, limit=RECENT),
+    )

@@ -1,0 +1,117 @@
+"""`/openapi.json` says what the application does: the same routes, statuses, shapes."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from ci.models import BuildState, Target
+from ci.serve import openapi
+from tests.serve.conftest import Private, Served
+from tests.serve.desk import desk
+
+# Seconds; a real run of the fuzzer over every route.
+FUZZING = 5
+METHODS = {"get", "post", "put", "delete", "patch"}
+
+
+@pytest.fixture
+async def document(client: Private) -> Any:
+    async with client.get("/openapi.json") as response:
+        assert response.content_type == "application/json"
+        return await response.json()
+
+
+def test_document_is_valid(document: Any) -> None:
+    OpenAPIV31SpecValidator(document).validate()
+
+
+def test_every_route_is_in_the_document_and_the_reverse(
+    served: Served, document: Any
+) -> None:
+    registered = {
+        (route.method.lower(), openapi.canonical(route.resource.canonical))
+        for route in served.application().router.routes()
+        if route.resource is not None and route.method != "HEAD"
+    }
+    documented = {
+        (method, path)
+        for path, operations in document["paths"].items()
+        for method in METHODS & set(operations)
+    }
+    assert registered == documented
+
+
+def test_every_key_of_an_answer_is_promised(document: Any) -> None:
+    for name, schema in document["components"]["schemas"].items():
+        if schema["type"] == "object" and name != "TriggerBody":
+            assert set(schema["required"]) == set(schema["properties"]), name
+
+
+async def test_head_answers_wherever_get_does(
+    served: Served, client: Private, document: Any
+) -> None:
+    await served.add(1, BuildState.SUCCEEDED, log=b"line\n")
+    await served.add(2, BuildState.RUNNING, log=b"line\n")
+    for path, operations in document["paths"].items():
+        path = path.replace("{number}", "2").replace("{sha}", "0000001")
+        follow = "?follow=1" if path.endswith(("/log", "/logs")) else ""
+        if "get" in operations:
+            async with client.head(path + follow) as response:
+                assert response.status == 200, path
+                assert await response.read() == b""
+
+
+# What no schema can say: which names git and Nix allow, which parameters exclude which.
+UNSAYABLE = """
+[[operations]]
+include-name = ["POST /build/trigger", "GET /builds/{number}/log"]
+checks.positive_data_acceptance.enabled = false
+"""
+
+
+async def _fuzz(url: str, directory: Path) -> tuple[int, str]:
+    (directory / "schemathesis.toml").write_text(UNSAYABLE)
+    process = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).with_name("schemathesis")),
+        "run",
+        f"{url}/openapi.json",
+        f"--max-time={FUZZING}",
+        "--phases=examples,coverage,fuzzing",
+        "--seed=1",
+        "--no-color",
+        "--no-shrink",
+        "--request-timeout=5",
+        "--suppress-health-check=all",
+        "--warnings=off",
+        cwd=directory,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+async def test_fuzzer_finds_no_answer_that_is_not_documented(
+    served: Served, tmp_path: Path
+) -> None:
+    good = Target("packages.default", BuildState.SUCCEEDED, 1.0, None, {"out": "/x"})
+    for number in range(1, 4):
+        await served.add(
+            number, BuildState.SUCCEEDED, targets=(good,), log=b"line\n" * 10
+        )
+    answer = {"status": "triggered", "message": "queued", "build": 1}
+    async with (
+        TestClient(TestServer(served.application())) as client,
+        desk(served, lambda request: answer),
+    ):
+        code, output = await _fuzz(str(client.make_url("")).rstrip("/"), tmp_path)
+    assert code == 0, output
+    assert "Tested: 22" in output
