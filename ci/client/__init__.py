@@ -1,0 +1,1 @@
+"""bt, bs, bl: the command line of the clients, standard library only."""

@@ -1,0 +1,132 @@
+"""The command line: what all verbs share. Only the parser of the verb at hand is built."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from ci import __version__
+from ci.client import options
+from ci.client.exits import EXPLAINED
+from ci.client.terminal import WIDTH, columns
+from ci.client.words import CLIENT, VERBS, Words
+
+TIMEOUT = 10.0
+
+ABOUT = {
+    "trigger": "build a commit now",
+    "status": "show a build; exit as it did",
+    "logs": "print a log",
+    "history": "list builds",
+    "cancel": "end a build",
+    "retry": "build again what has ended",
+    "doctor": "check the way to the server",
+}
+
+
+def parse(words: Words, arguments: Sequence[str]) -> argparse.Namespace:
+    """The arguments, with `verb` set; exits with 2 (usage) or 0 (help) by itself."""
+    chosen = argparse.Namespace()
+    verb = words.verb
+    if verb is None:
+        chosen = _overview().parse_args(arguments)
+        verb, arguments = chosen.verb, chosen.rest
+    if verb in options.TAKE_FIELDS:
+        arguments = _joined(arguments)
+    return _parser(words, verb).parse_args(arguments, chosen)
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """As wide as the terminal: argparse would load shutil to find that out."""
+
+    def __init__(self, prog: str) -> None:
+        width = min(columns(1, os.environ), WIDTH) - 2
+        super().__init__(prog, max_help_position=min(28, width // 3), width=width)
+
+
+def _overview() -> argparse.ArgumentParser:
+    verbs = "\n".join(f"  {verb:<9} {ABOUT[verb]}" for verb in VERBS)
+    parser = _plain(
+        CLIENT,
+        "VERB …",
+        "Asks a build-server.\nbt is trigger, bs status, bl logs.",
+        f"verbs:\n{verbs}\n\n{CLIENT} VERB --help says more.\n\n{EXPLAINED}",
+    )
+    _add_globals(parser, suppress=False)
+    parser.add_argument("verb", choices=VERBS, metavar="VERB", help="see below")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def _parser(words: Words, verb: str) -> argparse.ArgumentParser:
+    prog = words.name if words.verb else f"{CLIENT} {verb}"
+    about = ABOUT[verb][0].upper() + ABOUT[verb][1:] + "."
+    parser = _plain(prog, options.POSITIONAL[verb], about, EXPLAINED)
+    options.ADD[verb](parser)
+    _add_globals(parser, suppress=words.verb is None)
+    parser.set_defaults(verb=verb)
+    return parser
+
+
+def _plain(
+    prog: str, arguments: str, description: str, epilog: str
+) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=prog,
+        usage=f"%(prog)s [OPTION …] {arguments}".rstrip(),
+        description=description,
+        epilog=epilog,
+        allow_abbrev=False,
+        formatter_class=_Help,
+    )
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """`--json` takes its fields only behind `=`: a word after it is a BUILD."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [
+        "--json=" if index < end and argument == "--json" else argument
+        for index, argument in enumerate(arguments)
+    ]
+
+
+def _add_globals(parser: argparse.ArgumentParser, *, suppress: bool) -> None:
+    """The options of every verb; `suppress` keeps what stood in front of the verb."""
+
+    def default(value: object) -> object:
+        return argparse.SUPPRESS if suppress else value
+
+    group = parser.add_argument_group("for every command")
+    add = group.add_argument
+    add("--server", metavar="URL", default=default(None), help="the server to ask")
+    add(
+        "-R",
+        "--repo",
+        metavar="OWNER/NAME",
+        default=default(None),
+        help="of this repository",
+    )
+    add(
+        "--color",
+        choices=("auto", "always", "never"),
+        metavar="WHEN",
+        default=default("auto"),
+        help="auto, always or never (default: auto)",
+    )
+    add("-q", "--quiet", action="store_true", default=default(False), help="no hints")
+    add(
+        "-v",
+        "--verbose",
+        action="store_true",
+        default=default(False),
+        help="say what is asked of the server",
+    )
+    add(
+        "--timeout",
+        type=options.seconds,
+        metavar="SECONDS",
+        default=default(TIMEOUT),
+        help=f"for one answer (default: {TIMEOUT:g})",
+    )
+    group.add_argument("--version", action="version", version=f"{CLIENT} {__version__}")

@@ -1,0 +1,1 @@
+"""One module per verb; each has `run(session) -> int`, the exit code."""

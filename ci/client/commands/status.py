@@ -1,0 +1,25 @@
+"""`bs`: one build in at most eight lines; its result is the exit code."""
+
+from __future__ import annotations
+
+from ci.client import exits, report
+from ci.client.exits import Exit
+from ci.client.look import short
+from ci.client.session import Session
+
+
+def run(session: Session) -> int:
+    arguments = session.arguments
+    build = session.chooser.choose(arguments.build)
+    if arguments.watch:
+        code = report.wait(session, build, fail_fast=arguments.fail_fast)
+    else:
+        if arguments.short and arguments.json is None:
+            out = session.screen.out
+            out.line(short(build, session.look(), ticking=out.tty))
+        else:
+            report.show(session, build)
+        code = exits.of_state(build.state)
+    if arguments.exit_zero and code is not Exit.DETACHED:
+        return Exit.OK
+    return code

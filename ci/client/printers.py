@@ -1,0 +1,124 @@
+"""What becomes of the bytes of a log: lines made safe, JSON per line, or bytes."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable
+
+from ci.client import as_json
+from ci.client.terminal import Side
+from ci.client.text import log_line
+
+LONGEST_LINE = 1024 * 1024
+
+Line = Callable[[str], str]
+
+
+class Raw:
+    """The bytes as they come; with `last`, only those of so many lines, at the end.
+
+    `left_out` counts the lines before them; `empty` tells that there was nothing.
+    """
+
+    def __init__(self, side: Side, *, last: int | None = None) -> None:
+        self._side = side
+        self._kept: deque[bytes] | None = None if last is None else deque(maxlen=last)
+        self._rest = b""
+        self.left_out = 0
+        self.empty = True
+
+    def write(self, data: bytes) -> None:
+        self.empty = self.empty and not data
+        if self._kept is None:
+            self._side.write(data)
+            self._side.flush()
+        else:
+            *whole, self._rest = (self._rest + data).split(b"\n")
+            self.left_out += _overflow(self._kept, len(whole))
+            self._kept.extend(line + b"\n" for line in whole)
+
+    def end(self) -> None:
+        """Write what was kept for the end."""
+        if self._kept is not None:
+            if self._rest:
+                self._kept.append(self._rest)
+            self._side.write(b"".join(self._kept))
+            self._side.flush()
+            self._kept, self._rest = None, b""
+
+
+class Lines:
+    """Whole lines as `line` renders them; with `last`, only so many, at the end.
+
+    A line may come in pieces, from several connections. One that is longer than
+    LONGEST_LINE is broken there.
+    """
+
+    def __init__(
+        self,
+        side: Side,
+        line: Line,
+        *,
+        matching: re.Pattern[str] | None = None,
+        last: int | None = None,
+    ) -> None:
+        self._side = side
+        self._line = line
+        self._matching = matching
+        self._kept: deque[str] | None = None if last is None else deque(maxlen=last)
+        self._rest = b""
+        self.left_out = 0
+        self.empty = True
+
+    def write(self, data: bytes) -> None:
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LONGEST_LINE:
+            whole.append(self._rest)
+            self._rest = b""
+        self._print(whole)
+
+    def end(self) -> None:
+        """Print what has no line end, and what was kept for the end."""
+        if self._rest:
+            self._print([self._rest])
+            self._rest = b""
+        if self._kept:
+            self._side.lines(self._kept)
+            self._kept.clear()
+
+    def _print(self, raw: list[bytes]) -> None:
+        lines = [
+            self._line(line)
+            for line in (each.decode("utf-8", "backslashreplace") for each in raw)
+            if self._matching is None or self._matching.search(bare(line))
+        ]
+        self.empty = self.empty and not lines
+        if self._kept is not None:
+            self.left_out += _overflow(self._kept, len(lines))
+            self._kept.extend(lines)
+        elif lines:
+            self._side.lines(lines)
+
+
+def _overflow(kept: deque[str] | deque[bytes], more: int) -> int:
+    """How many lines the end does not hold when so many more come."""
+    return max(0, len(kept) + more - (kept.maxlen or 0))
+
+
+def bare(line: str) -> str:
+    """A line as its reader sees it, for matching."""
+    return log_line(line, colour=False)
+
+
+def coloured(colour: bool) -> Line:
+    """Lines for reading."""
+    return lambda line: log_line(line, colour=colour)
+
+
+def json_lines(build: int, target: str | None) -> Line:
+    """`{"build": 412, "line": "…"}`, with the target when it is one's."""
+    front: dict[str, object] = {"build": build}
+    if target is not None:
+        front["target"] = target
+    return lambda line: as_json.dump({**front, "line": line}, pretty=False)

@@ -1,0 +1,148 @@
+"""Running a client as a program, in a pipe or on a terminal of any width."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import struct
+import termios
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+DEADLINE = 20.0
+AT_ONCE = 3
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a client ended; on a terminal both of its sides are in `out`."""
+
+    code: int
+    out: str
+    err: str = ""
+
+
+class Terminal:
+    """What a running client has shown on its terminal so far."""
+
+    def __init__(self, process: asyncio.subprocess.Process, master: int) -> None:
+        self._process = process
+        self._master = master
+        self._shown = b""
+        self._more = asyncio.Event()
+        self._over = False
+        asyncio.get_running_loop().add_reader(master, self._read)
+
+    async def shows(self, text: str) -> None:
+        """Return when `text` has been shown."""
+        async with asyncio.timeout(DEADLINE):
+            while text.encode() not in self._shown:
+                assert not self._over, self._shown
+                self._more.clear()
+                await self._more.wait()
+
+    async def end(self) -> Ran:
+        async with asyncio.timeout(DEADLINE):
+            while not self._over:
+                self._more.clear()
+                await self._more.wait()
+            code = await self._process.wait()
+        return Ran(code, self._shown.decode().replace("\r\n", "\n"))
+
+    def _read(self) -> None:
+        try:
+            part = os.read(self._master, 65536)
+        except OSError:
+            # Linux says EIO where others say end of file.
+            part = b""
+        self._shown += part
+        self._more.set()
+        if not part:
+            self._over = True
+            asyncio.get_running_loop().remove_reader(self._master)
+            os.close(self._master)
+
+
+@dataclass
+class Programs:
+    """The clients, installed as links to one file, and the environment they run in."""
+
+    directory: Path
+    environ: dict[str, str]
+
+    async def run(self, *argv: str, cwd: Path | None = None, **environ: str) -> Ran:
+        """Both sides are pipes."""
+        process = await self.start(*argv, cwd=cwd, **environ)
+        async with asyncio.timeout(DEADLINE):
+            out, err = await process.communicate()
+        return Ran(process.returncode or 0, out.decode(), err.decode())
+
+    async def run_all(self, commands: Iterable[Sequence[str]]) -> list[Ran]:
+        """Each of them, a few at a time; in the order of the commands."""
+        turns = asyncio.Semaphore(AT_ONCE)
+
+        async def one(argv: Sequence[str]) -> Ran:
+            async with turns:
+                return await self.run(*argv)
+
+        return await asyncio.gather(*map(one, commands))
+
+    async def start(
+        self, *argv: str, cwd: Path | None = None, **environ: str
+    ) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            self.directory / argv[0],
+            *argv[1:],
+            cwd=cwd or self.directory,
+            env={**self.environ, **environ},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    async def on_terminal(self, *argv: str, columns: int = 80, **environ: str) -> Ran:
+        """Both sides are one terminal of that width."""
+        terminal = await self.open_terminal(*argv, columns=columns, **environ)
+        return await terminal.end()
+
+    async def open_terminal(
+        self, *argv: str, columns: int = 80, **environ: str
+    ) -> Terminal:
+        master, slave = os.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+        try:
+            process = await asyncio.create_subprocess_exec(
+                self.directory / argv[0],
+                *argv[1:],
+                cwd=self.directory,
+                env={**self.environ, **environ},
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
+            )
+        finally:
+            os.close(slave)
+        return Terminal(process, master)
+
+
+async def next_line(process: asyncio.subprocess.Process) -> str:
+    """The next line of stdout."""
+    assert process.stdout is not None
+    async with asyncio.timeout(DEADLINE):
+        return (await process.stdout.readline()).decode()
+
+
+async def next_hint(process: asyncio.subprocess.Process) -> str:
+    """The next line of stderr."""
+    assert process.stderr is not None
+    async with asyncio.timeout(DEADLINE):
+        return (await process.stderr.readline()).decode()
+
+
+async def end_of(process: asyncio.subprocess.Process) -> Ran:
+    """What it says from now on, and its code."""
+    async with asyncio.timeout(DEADLINE):
+        out, err = await process.communicate()
+    return Ran(process.returncode or 0, out.decode(), err.decode())
