@@ -1,0 +1,5 @@
+"""`python -m ci` is `build-server`."""
+
+from ci.cli import main
+
+main()

@@ -1,0 +1,171 @@
+"""build-server: the program of the machine that builds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import click
+
+from ci import __version__, config
+from ci.errors import BuildServerError, ConfigurationError
+from ci.models import Check
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _config_option(command: Callable[P, T]) -> Callable[P, T]:
+    return click.option(
+        "--config",
+        "path",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Configuration file [BUILD_SERVER_CONFIG, /etc/build-server/config.toml].",
+    )(command)
+
+
+def _sentences(command: Callable[P, T]) -> Callable[P, T]:
+    """Errors raised on purpose are sentences for a person: exit 2 for configuration."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except ConfigurationError as error:
+            for problem in error.problems:
+                click.echo(f"build-server: {problem}", err=True)
+            sys.exit(2)
+        except BuildServerError as error:
+            click.echo(f"build-server: {error}", err=True)
+            sys.exit(1)
+
+    return wrapped
+
+
+def _load(path: Path | None) -> tuple[config.Settings, config.Secrets]:
+    settings = config.load(config.config_path(path, os.environ), environ=os.environ)
+    return settings, config.read_secrets(settings, os.environ)
+
+
+def _without_secrets(path: Path | None) -> config.Settings:
+    """For what needs none: as run by hand, systemd's credentials are not there."""
+    file = config.config_path(path, os.environ)
+    return config.load(file, environ=os.environ, secrets=False)
+
+
+@click.group()
+@click.version_option(__version__, prog_name="build-server")
+def main() -> None:
+    """A push-driven CI builder for Nix flakes."""
+
+
+@main.command()
+@_config_option
+@_sentences
+def serve(path: Path | None) -> None:
+    """Accept pushes, build them, post statuses, answer the machines."""
+    from ci import app, log
+
+    settings, secrets = _load(path)
+    log.setup(sys.stderr, os.environ, secrets)
+    sys.exit(asyncio.run(app.serve(settings, secrets, os.environ)))
+
+
+@main.command()
+@_config_option
+@click.option(
+    "--without-secrets",
+    is_flag=True,
+    help="Judge the file alone, on a machine that has no secrets.",
+)
+@_sentences
+def check_config(path: Path | None, without_secrets: bool) -> None:
+    """Say what is wrong with the configuration, one line each."""
+    file = config.config_path(path, os.environ)
+    settings = config.load(file, environ=os.environ, secrets=not without_secrets)
+    count = len(settings.repositories)
+    click.echo(f"{file}: good, {count} repositor{'y' if count == 1 else 'ies'}")
+
+
+@main.command()
+@_config_option
+@_sentences
+def migrate(path: Path | None) -> None:
+    """Bring the history up to date now; `serve` does it too, when it starts."""
+    from ci.adapters.host import lock_state_dir
+    from ci.history.database import Database, version
+    from ci.history.paths import database_path
+
+    settings = _without_secrets(path)
+
+    async def work() -> int:
+        database = await Database.open(database_path(settings.state_dir))
+        try:
+            return await database.read(version)
+        finally:
+            await database.close()
+
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with lock_state_dir(settings.state_dir):
+        click.echo(f"the history has schema {asyncio.run(work())}")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@_config_option
+@_sentences
+def backup(file: Path, path: Path | None) -> None:
+    """Write a consistent copy of the history to FILE, also while the server runs."""
+    from ci.history.database import copy_database
+    from ci.history.paths import database_path
+
+    settings = _without_secrets(path)
+    copy_database(database_path(settings.state_dir), file)
+    click.echo(f"{file}: {file.stat().st_size} bytes; restore it as history.db")
+
+
+@main.command()
+@_config_option
+@_sentences
+def doctor(path: Path | None) -> None:
+    """Check everything that can be wrong, and say how to mend it."""
+    from ci import doctor as surgery
+
+    settings = _without_secrets(path)
+    unread: tuple[str, ...] = ()
+    secrets = config.Secrets()
+    try:
+        secrets = config.read_secrets(settings, os.environ)
+    except ConfigurationError as error:
+        unread = error.problems
+    checks = asyncio.run(surgery.checks(settings, secrets, os.environ))
+    checks += [Check("secrets", False, problem) for problem in unread]
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    click.echo(surgery.render(checks, colour=colour))
+    sys.exit(0 if all(check.ok for check in checks) else 1)
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="End when the three builds have ended.")
+@click.option(
+    "--port",
+    default=8000,
+    help="Port of the private address; another one is taken when it is in use.",
+)
+@_sentences
+def demo(once: bool, port: int) -> None:
+    """Show it: a sample flake, three signed pushes, builds, statuses. No set-up."""
+    from ci.demo.show import demo as show
+
+    # Ended from outside it cleans up as well.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(asyncio.run(show(once=once, port=port, environ=os.environ)))
+    except KeyboardInterrupt:
+        sys.exit(130)
