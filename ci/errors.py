@@ -10,9 +10,11 @@ BuildServerError
 ├── RequestError            the caller of our HTTP interface (carries the status)
 ├── CommitFault             the commit's own fault: the only way to `failed`
 ├── HostFault               ours: the only way to `error`, retried first
-│   ├── NetworkDown         the remote could not be reached: costs no attempt
+│   ├── NetworkDown         the network let us down: costs no attempt
+│   │   └── RemoteDown      so that the commit could not even be fetched
 │   ├── DiskFull            no room in the state directory or the store
-│   ├── DaemonLost          the Nix daemon went away or never answered
+│   ├── DaemonLost          the Nix daemon went away
+│   │   └── DaemonDown      it was not there to begin with: costs no attempt
 │   └── HostLimit           memory, processes or another limit of this host
 ├── CommitVanished          the remote no longer has the commit: `skipped`
 ├── BuildCancelled          somebody asked for it
@@ -94,12 +96,22 @@ class NetworkDown(HostFault):
     counted = False
 
 
+class RemoteDown(NetworkDown):
+    """The repository's own remote gives nothing: no new commit of it can be built."""
+
+
 class DiskFull(HostFault):
     """No room left in the state directory or the store."""
 
 
 class DaemonLost(HostFault):
-    """The Nix daemon closed the connection, or never answered."""
+    """The Nix daemon closed the connection, or stopped answering."""
+
+
+class DaemonDown(DaemonLost):
+    """No Nix daemon answered when one was called: nothing was tried yet."""
+
+    counted = False
 
 
 class HostLimit(HostFault):

@@ -48,7 +48,11 @@ class Cause(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How one attempt ended; `interrupted` is our own stop, crash or a dead network."""
+    """How one attempt ended.
+
+    `interrupted` is our own stop, crash or a remote out of reach; `waited` in vain for
+    something else that others must put right (an input's server, the Nix daemon).
+    """
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -56,6 +60,7 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     SKIPPED = "skipped"
     INTERRUPTED = "interrupted"
+    WAITED = "waited"
 
 
 class RequestKind(StrEnum):
@@ -180,6 +185,7 @@ class Build:
     summary: str
     targets: tuple[Target, ...] = ()
     requested_targets: tuple[str, ...] = ()
+    pinned: bool = False
 
 
 @dataclass(frozen=True)

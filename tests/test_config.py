@@ -50,6 +50,15 @@ def test_a_name_is_enough() -> None:
     assert repository.targets == ("packages.*", "checks.*")
 
 
+def test_with_the_harness_modules_are_what_is_built() -> None:
+    named = {"name": "o/a", "harness": "home-manager"}
+    mixed = {**named, "name": "o/b", "targets": ["homeModules.x", "checks.*"]}
+    settings = config.parse({"repository": [named, mixed]})
+    assert [each.harness for each in settings.repositories] == ["home-manager"] * 2
+    assert settings.repositories[0].targets == ("homeModules.*",)
+    assert settings.repositories[1].targets == ("homeModules.x", "checks.*")
+
+
 def test_every_key_can_be_said(tmp_path: Path) -> None:
     settings = config.parse(
         tomllib.loads(
@@ -233,8 +242,8 @@ def test_a_problem_is_one_line_that_says_what_to_write(toml: str, line: str) -> 
         ('flake_dir = "../x"', 'flake_dir: "../x" is not a folder inside'),
         ('flake_dir = "/x"', 'flake_dir: "/x" is not a folder inside'),
         (
-            'harness = "home-manager"',
-            "harness: the home-manager harness is not in this version yet",
+            'builder = "command"\ncommand = ["make"]\nharness = "home-manager"',
+            'harness: is for builder = "nix" only',
         ),
         ('harness = "x"', 'harness: "x" is no harness'),
         ("network = true", 'network: is for builder = "command" only'),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ci.config.limits import BuildLimits, Cache, DiskLimits, Retention
 from ci.config.problems import described
 from ci.config.secret_files import (
     API_TOKEN_CREDENTIAL,
@@ -25,15 +26,7 @@ from ci.config.secret_files import (
     long_word,
     private_key,
 )
-from ci.config.settings import (
-    Api,
-    BuildLimits,
-    Cache,
-    Github,
-    Listen,
-    Repository,
-    Settings,
-)
+from ci.config.settings import Api, Github, Listen, Repository, Settings
 from ci.config.units import Address
 from ci.errors import ConfigurationError
 from ci.text import printable, quoted
@@ -44,9 +37,11 @@ __all__ = [
     "Api",
     "BuildLimits",
     "Cache",
+    "DiskLimits",
     "Github",
     "Listen",
     "Repository",
+    "Retention",
     "Secrets",
     "Settings",
     "config_path",
@@ -205,7 +200,7 @@ def _read(reader: SecretReader, github: Github, api: Api) -> Secrets:
         reader.problems.append(
             "github.webhook_secret_file: webhook = true needs a secret; name its file "
             f'here, pass the credential "{WEBHOOK_CREDENTIALS[0]}", or write '
-            "webhook = false to build only what is triggered"
+            "webhook = false to look for commits every reconcile_every instead"
         )
     if github.app_id and not files["app"]:
         reader.problems.append(

@@ -6,9 +6,10 @@ pydantic types, and keys get a default that is written as in TOML.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +21,8 @@ from pydantic import (
 
 from ci.config import names, units
 from ci.text import quoted
+
+T = TypeVar("T")
 
 
 def _absolute(example: str, value: object) -> Path:
@@ -49,12 +52,17 @@ def _secret_files(value: object) -> tuple[Path, ...]:
     return tuple(path for path in map(_secret_file, listed) if path is not None)
 
 
-def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
+def _not_empty(value: tuple[T, ...]) -> tuple[T, ...]:
     if not value:
         raise ValueError("must name at least one")
     if len(set(value)) < len(value):
         raise ValueError("names something twice")
     return value
+
+
+def _interval(value: object) -> float:
+    """Seconds, or infinity for "never"."""
+    return math.inf if value == "never" else units.duration(value)
 
 
 def tables(value: object) -> object:
@@ -80,6 +88,8 @@ def web_url(
 
 StateDir = Annotated[Path, BeforeValidator(partial(_absolute, "/var/lib/build-server"))]
 Duration = Annotated[float, BeforeValidator(units.duration)]
+# Infinity is "never".
+Interval = Annotated[float, BeforeValidator(_interval)]
 Size = Annotated[int, BeforeValidator(units.size)]
 Address = Annotated[units.Address, BeforeValidator(units.address)]
 SecretFile = Annotated[Path | None, BeforeValidator(_secret_file)]
@@ -91,6 +101,10 @@ Context = Annotated[str, AfterValidator(names.status_context)]
 PublicKey = Annotated[str, AfterValidator(names.public_key)]
 RepositoryName = Annotated[str, AfterValidator(names.repository_name)]
 HostName = Annotated[str, BeforeValidator(units.host_name)]
+Resolvers = Annotated[
+    tuple[Annotated[units.Address, BeforeValidator(units.resolver)], ...],
+    AfterValidator(_not_empty),
+]
 Branches = Annotated[
     tuple[Annotated[str, AfterValidator(names.branch_name)], ...],
     AfterValidator(_not_empty),

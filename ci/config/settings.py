@@ -19,6 +19,7 @@ from pydantic import (
     StrictInt,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 
@@ -28,23 +29,24 @@ from ci.config.fields import (
     AppId,
     Branches,
     Context,
-    Duration,
     Folder,
     HostName,
+    Interval,
     Patterns,
-    Program,
-    PublicKey,
     RepositoryName,
+    Resolvers,
     SecretFile,
     SecretFiles,
-    Size,
     StateDir,
     Table,
     key,
     tables,
     web_url,
 )
+from ci.config.limits import BuildLimits, Cache, DiskLimits, Retention
 from ci.text import quoted
+
+HOME_MANAGER = "home-manager"
 
 
 class Listen(Table):
@@ -80,9 +82,8 @@ class Github(Table):
     )
     webhook: StrictBool = key(
         True,
-        "Take webhooks; needs a webhook secret. `false`: no public listener at all. "
-        "This version does not look for commits by itself yet, so then only triggers "
-        "build.",
+        "Take webhooks; needs a webhook secret. `false`: no public listener at all; "
+        "commits are found by looking every `reconcile_every`.",
     )
     webhook_secret_file: SecretFiles = key(
         "",
@@ -109,13 +110,18 @@ class Github(Table):
         str, web_url("https://host.tailnet.ts.net/webhook", optional=True)
     ] = key(
         "",
-        "The webhook's address as GitHub sees it. When set, `doctor` checks that it "
-        "can be reached.",
+        "The webhook's address as GitHub sees it. When set, the server asks itself "
+        "there every minute, as the internet would, and so does `doctor`.",
     )
-    reconcile_every: Duration = key(
+    public_resolvers: Resolvers = key(
+        ["1.1.1.1", "9.9.9.9"],
+        "DNS servers that find the host of `public_webhook_url`, as `address` or "
+        "`address:port`: the tailnet's own DNS knows the name even while Funnel is down.",
+    )
+    reconcile_every: Interval = key(
         "10m",
-        "How often the branches are to be compared with GitHub, whatever webhooks "
-        "came. Read and checked, but without effect in this version.",
+        "How often the branches are compared with the remote, whatever webhooks came; "
+        'also at the start and on wake. `"never"`: not at all.',
     )
     status_context: Context = key(
         "build-server",
@@ -143,54 +149,6 @@ class Api(Table):
         "File with a token (16 characters or more). When there is one, every POST to "
         "the private address needs `Authorization: Bearer TOKEN`. Empty: the "
         "credential `api-token`, else no token is asked for.",
-    )
-
-
-class BuildLimits(Table):
-    parallel: StrictInt = key(
-        2,
-        "Builds at the same time. `0` accepts and records pushes but builds nothing.",
-        ge=0,
-    )
-    timeout: Duration = key(
-        "2h", "Longest time of one attempt; beyond it the build failed."
-    )
-    silent_timeout: Duration = key(
-        "20m", "Longest time without a line of log; beyond it the build failed."
-    )
-    log_limit: Size = key(
-        "64MiB", "Largest log of one attempt; what follows is left out, with a mark."
-    )
-    eval_memory: Size = key("4GiB", "Memory that one evaluation may take.")
-    sandbox: StrictBool = key(
-        True,
-        "Evaluate, and run commands, under bubblewrap; without a working bubblewrap "
-        "the server does not start. `false` gives that protection up.",
-    )
-    nix: Program = key(
-        "nix",
-        "The `nix` program, by name or absolute path; `nix-daemon` is looked for "
-        "beside it.",
-    )
-    keep: StrictInt = key(
-        3,
-        "Green results kept from garbage collection, per branch and target.",
-        ge=1,
-    )
-
-
-class Cache(Table):
-    url: Annotated[str, web_url("http://127.0.0.1:5000", plain_http=True)] = key(
-        "http://127.0.0.1:5000", "Address of the Harmonia that serves this store."
-    )
-    public_key: PublicKey = Field(
-        description="The key that clients trust, `NAME:BASE64`. No default: a cache "
-        "without it cannot be checked.",
-    )
-    required: StrictBool = key(
-        False,
-        "When an output still cannot be fetched after half a minute: `true` makes the "
-        "build an `error` that is retried, `false` only says so in its summary.",
     )
 
 
@@ -233,8 +191,9 @@ class Repository(Table):
     flake_dir: Folder = key(".", "Folder of `flake.nix` inside the repository.")
     harness: str = key(
         "",
-        'For flakes that export modules only. `"home-manager"` is planned and refused '
-        "by this version.",
+        '`"home-manager"` for flakes that export modules only: each of `homeModules` is '
+        "built as a home that imports it, and `targets` is "
+        '`["homeModules.*"]` unless written.',
     )
     import_from_derivation: StrictBool = key(
         False, "Let the evaluation build what it imports."
@@ -270,15 +229,21 @@ class Repository(Table):
 
     @field_validator("harness")
     @classmethod
-    def _harness(cls, harness: str) -> str:
-        if harness == "home-manager":
+    def _harness(cls, harness: str, info: ValidationInfo) -> str:
+        if harness not in ("", HOME_MANAGER):
             raise ValueError(
-                "the home-manager harness is not in this version yet; leave the key "
-                "out and name targets that the flake itself exports"
+                f'{quoted(harness)} is no harness; write "home-manager" or ""'
             )
-        if harness:
-            raise ValueError(f'{quoted(harness)} is no harness; write ""')
+        if harness and info.data.get("builder") == "command":
+            raise ValueError('is for builder = "nix" only; leave one of the two out')
         return harness
+
+    @model_validator(mode="before")
+    @classmethod
+    def _harness_targets(cls, table: object) -> object:
+        if isinstance(table, dict) and table.get("harness") == HOME_MANAGER:
+            return {"targets": ["homeModules.*"], **table}
+        return table
 
     @field_validator("network")
     @classmethod
@@ -319,6 +284,11 @@ class Settings(Table):
         description="The binary cache that clients use. Without this table nothing is "
         "asked of a cache.",
     )
+    disk: DiskLimits = key({}, "When the disk is too full to build.")
+    retention: Retention = key(
+        {},
+        "What is removed, and when. Never the last build of a branch, nor a pinned one.",
+    )
     repositories: Annotated[tuple[Repository, ...], BeforeValidator(tables)] = key(
         [], "What to build; at least one.", alias="repository"
     )
@@ -341,6 +311,8 @@ def documented_keys() -> Iterator[tuple[str, FieldInfo]]:
         "api": Api,
         "build": BuildLimits,
         "cache": Cache,
+        "disk": DiskLimits,
+        "retention": Retention,
         "repository": Repository,
     }
     for name, field in Settings.model_fields.items():

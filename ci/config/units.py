@@ -7,6 +7,7 @@ A value that may hold a secret (a URL with a password in it) is never repeated.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import math
 import posixpath
@@ -111,6 +112,22 @@ def address(value: object) -> Address:
     elif not _HOST.fullmatch(host):
         raise problem
     return Address(host=host, port=int(port))
+
+
+def resolver(value: object) -> Address:
+    """A DNS server: `"1.1.1.1"`, `"127.0.0.1:5353"`, `"2606:4700:4700::1111"`."""
+    if isinstance(value, str):
+        host, colon, _ = value.rpartition(":")
+        if colon and ":" not in host.removeprefix("[").removesuffix("]"):
+            found = address(value)
+        else:
+            found = Address(host=value.removeprefix("[").removesuffix("]"), port=53)
+        with contextlib.suppress(ValueError):
+            ipaddress.ip_address(found.host)
+            return found
+    raise ValueError(
+        f'{quoted(value)} is not the address of a DNS server; write e.g. "1.1.1.1"'
+    )
 
 
 def _unix_address(path: str, problem: ValueError) -> Address:
