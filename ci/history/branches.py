@@ -18,31 +18,41 @@ def place(
     builds: Sequence[int],
     *,
     successor: int | None = None,
+    below: int | None = None,
     fresh: bool = False,
 ) -> None:
     """Put `builds` (oldest first) on top of the branch, or just below `successor`.
 
     `successor` is a delivery that continues where these commits end and came earlier.
     A build that is on the branch already moves: after a force push to an old commit
-    that commit is the newest again. `fresh` builds are on no branch yet.
+    that commit is the newest again. `fresh` builds are on no branch yet. With `below`,
+    a build of the branch, only what is new to it is put there, and nothing moves.
     """
-    if not fresh:
+    if below is not None:
+        builds = [build for build in builds if not _on(connection, branch, build)]
+    elif not fresh:
         connection.executemany(
             "DELETE FROM branch_commits "
             "WHERE repository_id = ? AND branch = ? AND build = ?",
             [(repository, branch, build) for build in builds],
         )
-    first = _room_below(connection, repository, branch, successor, len(builds))
+    first = _place_below(connection, repository, branch, successor, below)
     if first is None:
         connection.executemany(
-            "INSERT INTO branch_commits "
+            "INSERT INTO branch_commits (repository_id, branch, position, build) "
             "SELECT ?1, ?2, coalesce(max(position), 0) + 1, ?3 FROM branch_commits "
             "WHERE repository_id = ?1 AND branch = ?2",
             [(repository, branch, build) for build in builds],
         )
         return
+    connection.execute(
+        "UPDATE branch_commits SET position = position + ? "
+        "WHERE repository_id = ? AND branch = ? AND position >= ?",
+        (len(builds), repository, branch, first),
+    )
     connection.executemany(
-        "INSERT INTO branch_commits VALUES (?, ?, ?, ?)",
+        "INSERT INTO branch_commits (repository_id, branch, position, build) "
+        "VALUES (?, ?, ?, ?)",
         [
             (repository, branch, first + offset, build)
             for offset, build in enumerate(builds)
@@ -50,29 +60,60 @@ def place(
     )
 
 
-def _room_below(
+def _place_below(
     connection: sqlite3.Connection,
     repository: int,
     branch: str,
     successor: int | None,
-    wanted: int,
+    below: int | None,
 ) -> int | None:
-    if successor is None:
+    """The lowest position of the build `below`, or of the builds of `successor`.
+
+    None where there is neither on the branch: then the top is meant.
+    """
+    if below is not None:
+        which, value = "c.build = ?", below
+    elif successor is not None:
+        which, value = "b.delivery_id = ?", successor
+    else:
         return None
     row = connection.execute(
-        "SELECT min(c.position) AS first FROM branch_commits c "
+        "SELECT min(c.position) AS first FROM branch_commits c "  # noqa: S608 — literals
         "JOIN builds b ON b.number = c.build "
-        "WHERE c.repository_id = ? AND c.branch = ? AND b.delivery_id = ?",
-        (repository, branch, successor),
+        f"WHERE c.repository_id = ? AND c.branch = ? AND {which}",
+        (repository, branch, value),
     ).fetchone()
-    if row["first"] is None:
-        return None
-    connection.execute(
-        "UPDATE branch_commits SET position = position + ? "
-        "WHERE repository_id = ? AND branch = ? AND position >= ?",
-        (wanted, repository, branch, row["first"]),
-    )
-    return int(row["first"])
+    return None if row["first"] is None else int(row["first"])
+
+
+def _on(connection: sqlite3.Connection, branch: str, build: int) -> bool:
+    row = connection.execute(
+        "SELECT 1 FROM branch_commits WHERE branch = ? AND build = ?", (branch, build)
+    ).fetchone()
+    return row is not None
+
+
+def ahead(
+    connection: sqlite3.Connection,
+    repository: int,
+    branch: str | None,
+    old: str | None,
+    new: str | None,
+) -> int | None:
+    """The build of commit `new` when it is newer on the branch than that of `old` already.
+
+    A push from `old` to `new` then tells nothing of their order that is not known.
+    """
+    row = connection.execute(
+        "SELECT n.build FROM branch_commits n JOIN branch_commits o "
+        "ON o.repository_id = n.repository_id AND o.branch = n.branch "
+        "AND o.position < n.position "
+        "WHERE n.repository_id = ?1 AND n.branch = ?2 AND n.build = "
+        "  (SELECT number FROM builds WHERE repository_id = ?1 AND sha = ?4) "
+        "AND o.build = (SELECT number FROM builds WHERE repository_id = ?1 AND sha = ?3)",
+        (repository, branch, old, new),
+    ).fetchone()
+    return None if row is None else int(row["build"])
 
 
 def sort(
@@ -137,6 +178,23 @@ def queued_below(
         "  WHERE o.build = b.number AND o.branch <> ?2) "
         "ORDER BY c.position DESC",
         (repository, branch, build),
+    )
+    return [(row["number"], row["sha"]) for row in rows]
+
+
+def only_on(
+    connection: sqlite3.Connection, repository: int, branch: str
+) -> list[tuple[int, str]]:
+    """(number, sha) of waiting builds that are on this branch and no other, newest first."""
+    rows = connection.execute(
+        "SELECT b.number, b.sha FROM builds b "
+        "CROSS JOIN branch_commits c ON c.build = b.number "
+        "WHERE b.state = 'queued' AND b.repository_id = ?1 "
+        "AND c.repository_id = ?1 AND c.branch = ?2 "
+        "AND NOT EXISTS (SELECT 1 FROM branch_commits o "
+        "  WHERE o.build = b.number AND o.branch <> ?2) "
+        "ORDER BY c.position DESC",
+        (repository, branch),
     )
     return [(row["number"], row["sha"]) for row in rows]
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from ci.models import Build, BuildState, Derivation, Target
 
 _SELECT = (
-    "SELECT b.*, r.name AS repo FROM builds b "
+    "SELECT b.*, r.name AS repo, "
+    "EXISTS (SELECT 1 FROM pins p WHERE p.build = b.number) AS pinned FROM builds b "
     "JOIN repositories r ON r.id = b.repository_id "
 )
 _ON_BRANCH = "JOIN branch_commits c ON c.build = b.number "
@@ -269,4 +270,5 @@ def _build(row: sqlite3.Row, targets: tuple[Target, ...]) -> Build:
         summary=row["summary"],
         targets=targets,
         requested_targets=tuple(json.loads(row["requested_targets"])),
+        pinned=bool(row["pinned"]),
     )

@@ -9,89 +9,46 @@ the only seam that takes a function; the version is pinned for it in pyproject.t
 
 Durability: WAL with `synchronous=FULL`, because an acknowledged push must survive power
 loss and NORMAL may lose the last commits (sqlite.org/pragma.html#pragma_synchronous).
+
+Faults: after an I/O error or damage this process records nothing more and `failed`
+says why; a full disk and a locked file are errors of the one who asked (faults.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar, cast
+from typing import Concatenate, Literal, ParamSpec, TypeVar, cast
 
 import aiosqlite
 
-import ci
-from ci.errors import HistoryCorrupt, HistoryError, HistoryTooNew
+from ci.errors import HistoryCorrupt, HistoryError
+from ci.history import faults, soundness
+from ci.history.schema import keep_copy, migrate, migrations_directory, version
+from ci.models import Check
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 READERS = 2
+# Seconds after the start until a history is looked through that was too large for it.
+LOOK_AFTER = 60.0
+LOOK_AGAIN = 60.0
 
+log = logging.getLogger(__name__)
 
-def migrations_directory() -> Path:
-    """Where the numbered .sql files are: inside the installed package, or the checkout."""
-    package = Path(ci.__file__).parent
-    installed = package / "_migrations"
-    return installed if installed.is_dir() else package.parent / "migrations"
+# Where a transaction is: begun, all done but its COMMIT, and committed.
+Moment = Literal["begun", "done", "committed"]
 
-
-def migrations(directory: Path) -> dict[int, Path]:
-    """Version -> file, for `NNNN_name.sql`; raises HistoryError unless they are 1..n."""
-    found = {int(file.name[:4]): file for file in sorted(directory.glob("[0-9]*.sql"))}
-    if not found or sorted(found) != list(range(1, len(found) + 1)):
-        raise HistoryError(
-            f"{directory} does not hold migrations numbered from 0001 on"
-        )
-    return found
-
-
-def version(connection: sqlite3.Connection) -> int:
-    """The schema's version; 0 is an empty database."""
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def migrate(connection: sqlite3.Connection, directory: Path) -> int:
-    """Bring the schema up to date, each step in one transaction; return the version.
-
-    Raises HistoryTooNew, and HistoryError when a step fails (nothing of it stays).
-    """
-    known = migrations(directory)
-    current = version(connection)
-    if current > max(known):
-        raise HistoryTooNew(
-            f"the history was written by a newer build-server (schema {current}; this "
-            f"one knows {max(known)}): install that version again, or restore a backup"
-        )
-    for number in range(current + 1, max(known) + 1):
-        script = known[number].read_text(encoding="utf-8")
-        try:
-            connection.executescript(
-                f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;"
-            )
-        except sqlite3.Error as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise HistoryError(
-                f"migration {known[number].name} failed and left nothing: {error}"
-            ) from error
-    return max(known)
-
-
-def keep_copy(
-    connection: sqlite3.Connection, path: Path, directory: Path
-) -> Path | None:
-    """Copy a database that is about to be upgraded; None when there is nothing to lose."""
-    current = version(connection)
-    if current == 0 or current >= max(migrations(directory)):
-        return None
-    copy = path.with_name(f"{path.name}.before-upgrade-from-{current}")
-    copy.unlink(missing_ok=True)
-    connection.execute("VACUUM INTO ?", (str(copy),))
-    return copy
+# Called in the writer's thread at each moment of each transaction, with the name of its
+# function. For tests that kill the process there; None costs nothing.
+watcher: Callable[[str, Moment], None] | None = None
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
@@ -124,6 +81,8 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 
 def _prepared(connection: sqlite3.Connection, *pragmas: str) -> sqlite3.Connection:
     connection.row_factory = sqlite3.Row
+    # A letter that the disk has changed must not keep a page, or a loop, from its row.
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     try:
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
@@ -154,36 +113,44 @@ class Database:
         path: Path,
         writer: aiosqlite.Connection,
         readers: list[aiosqlite.Connection],
+        *,
+        looked_through: bool = True,
     ) -> None:
         self.path = path
         self._writer = writer
         self._readers = readers
         self._turn = itertools.cycle(readers)
+        self._loop = asyncio.get_running_loop()
+        self._looked_through = looked_through
+        self._failure: HistoryError | None = None
+        self._failed: asyncio.Future[HistoryError] = self._loop.create_future()
+        self._trouble = ""
+        # Called in the event loop when there was no room for a write.
+        self.on_full: Callable[[], None] = _nothing
 
     @classmethod
     async def open(cls, path: Path, *, directory: Path | None = None) -> Database:
-        """Open and migrate the database at `path`, made when absent.
+        """Examine, open and migrate the database at `path`, made when absent.
 
         Raises HistoryTooNew, HistoryCorrupt, HistoryError.
         """
         steps = await asyncio.to_thread(lambda: directory or migrations_directory())
+        opened: list[aiosqlite.Connection] = []
         try:
-            writer = await _open(connect_writer, path)
-        except sqlite3.DatabaseError as error:
-            raise _corrupt(path, error) from error
-        opened = [writer]
-        try:
-            await _call(writer, lambda raw: keep_copy(raw, path, steps))
-            await _call(writer, lambda raw: migrate(raw, steps))
+            sound = await asyncio.to_thread(soundness.examine, path)
+            opened.append(await _open(connect_writer, path))
+            await _call(opened[0], _settle)
+            await _call(opened[0], lambda raw: keep_copy(raw, path, steps))
+            await _call(opened[0], lambda raw: migrate(raw, steps))
             for _ in range(READERS):
                 opened.append(await _open(connect_reader, path))
         except BaseException as error:
             for connection in opened:
                 await connection.close()
-            if isinstance(error, sqlite3.DatabaseError):
-                raise _corrupt(path, error) from error
+            if isinstance(error, sqlite3.Error):
+                raise await asyncio.to_thread(faults.unusable, path, error) from error
             raise
-        return cls(path, writer, opened[1:])
+        return cls(path, opened[0], opened[1:], looked_through=sound)
 
     async def write(
         self,
@@ -194,13 +161,21 @@ class Database:
         """Run `function` as one durable transaction.
 
         When the caller is cancelled the transaction still ends whole: committed or
-        rolled back; the caller cannot tell which, a reader can.
+        rolled back; the caller cannot tell which, a reader can. Raises sqlite3.Error:
+        after a fatal one every later write is refused.
         """
 
         def whole(connection: sqlite3.Connection) -> T:
+            if self._failure is not None:
+                raise sqlite3.OperationalError(f"nothing is recorded: {self._failure}")
             # IMMEDIATE: one that began by reading could not wait for the lock.
-            with _transaction(connection, "BEGIN IMMEDIATE"):
-                return function(connection, *args, **kwargs)
+            with self._judged(), _transaction(connection, "BEGIN IMMEDIATE"):
+                _watch(function, "begun")
+                result = function(connection, *args, **kwargs)
+                _watch(function, "done")
+            self._trouble = ""
+            _watch(function, "committed")
+            return result
 
         return await _call(self._writer, whole)
 
@@ -213,50 +188,128 @@ class Database:
         """Run `function` on one snapshot; it cannot write."""
 
         def whole(connection: sqlite3.Connection) -> T:
-            with _transaction(connection, "BEGIN"):
+            with self._judged(), _transaction(connection, "BEGIN"):
                 return function(connection, *args, **kwargs)
 
         return await _call(next(self._turn), whole)
+
+    async def failed(self) -> HistoryError:
+        """Wait until this process may not go on with its history; return why."""
+        return await asyncio.shield(self._failed)
+
+    async def guard(self, after: float = LOOK_AFTER, every: float = LOOK_AGAIN) -> None:
+        """Look through a large history once, and see to it that its file stays there.
+
+        The first look is `after` seconds from now, the others `every` so many.
+        """
+        files = await asyncio.to_thread(_identities, self.path)
+        if not self._looked_through:
+            await asyncio.sleep(after)
+            try:
+                await asyncio.to_thread(soundness.look_through_later, self.path)
+            except HistoryError as error:
+                self._fail(error)
+            self._looked_through = True
+        while True:
+            await asyncio.sleep(every)
+            if await asyncio.to_thread(_identities, self.path) != files:
+                break
+        self._fail(
+            HistoryCorrupt(
+                f"{self.path} or its -wal was taken away or replaced while in use; put "
+                "both back as they were, or a backup without a -wal and -shm beside it"
+            )
+        )
+
+    def checks(self) -> list[Check]:
+        """Whether the last write could be made."""
+        if self._failure is not None:
+            return [Check("history", False, str(self._failure))]
+        if self._trouble:
+            return [
+                Check(
+                    "history",
+                    False,
+                    f"{self.path} cannot be written: {self._trouble}",
+                    "end the program that holds it (`fuser`), or make room",
+                )
+            ]
+        return [Check("history", True, f"{self.path} can be written")]
 
     async def close(self) -> None:
         """Let queued transactions end, leave a small file, stop the threads."""
         for reader in self._readers:
             await reader.close()
-        await _call(self._writer, _tidy)
+        if self._failure is None:
+            await _call(self._writer, _tidy)
         await self._writer.close()
 
+    @contextmanager
+    def _judged(self) -> Iterator[None]:
+        """In a thread: remember what the error of a transaction means for the next."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if faults.fatal(error):
+                self._fail(faults.ending(self.path, error))
+            elif isinstance(error, sqlite3.OperationalError):
+                self._trouble = str(error)
+                if not faults.locked(error):
+                    self._loop.call_soon_threadsafe(self.on_full)
+            raise
 
-def copy_into(connection: sqlite3.Connection, target: Path) -> None:
-    """VACUUM INTO beside the target, then rename: the target is whole or absent."""
-    if target.exists():
-        raise HistoryError(f"{target} exists already; name a file that does not")
-    part = target.with_name(f".{target.name}.part")
-    part.unlink(missing_ok=True)
-    connection.execute("VACUUM INTO ?", (str(part),))
-    part.rename(target)
+    def _fail(self, failure: HistoryError) -> None:
+        if self._failure is None:
+            log.critical("%s", failure)
+            self._failure = failure
+            self._loop.call_soon_threadsafe(self._announce, failure)
+
+    def _announce(self, failure: HistoryError) -> None:
+        if not self._failed.done():
+            self._failed.set_result(failure)
 
 
-def copy_database(source: Path, target: Path) -> None:
-    """Copy the database at `source`, in use or not, to `target`, which must not exist.
+def _nothing() -> None:
+    """Nobody wants to know."""
 
-    Raises HistoryError.
-    """
-    if not source.exists():
-        raise HistoryError(f"there is no history at {source} yet")
-    connection = sqlite3.connect(
-        f"{source.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None
-    )
+
+def _watch(function: Callable[..., object], moment: Moment) -> None:
+    if watcher is not None:
+        watcher(f"{function.__module__}.{function.__qualname__}", moment)
+
+
+def _identities(path: Path) -> tuple[tuple[int, int] | None, ...]:
+    """Which files on which disk the database and its log are; None: there is none."""
+    return _identity(path), _identity(path.with_name(f"{path.name}-wal"))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        copy_into(connection, target)
-    except sqlite3.Error as error:
-        raise HistoryError(f"cannot copy {source} to {target}: {error}") from error
-    finally:
-        connection.close()
+        file = path.stat()
+    except FileNotFoundError:
+        return None
+    return file.st_dev, file.st_ino
+
+
+def _settle(connection: sqlite3.Connection) -> None:
+    """Write every page of what a dead process left in the log, and flush.
+
+    It may have died of a failed flush. Then the kernel shows us pages as written that the
+    disk does not hold, and whatever we add behind them would be lost with them.
+    """
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    # Whether it can be written at all is better known now than at the first push.
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(f"PRAGMA user_version = {version(connection)}")
+    connection.execute("ROLLBACK")
 
 
 def _tidy(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA optimize")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    try:
+        connection.execute("PRAGMA optimize")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error as error:
+        log.warning("the history stays as it is until the next start: %s", error)
 
 
 async def _open(
@@ -276,13 +329,11 @@ async def _call(
 ) -> T:
     execute = cast(Callable[..., Awaitable[T]], connection._execute)
     work = asyncio.ensure_future(execute(function, connection._conn))
+    work.add_done_callback(_heard)
     return await asyncio.shield(work)
 
 
-def _corrupt(path: Path, error: sqlite3.DatabaseError) -> HistoryError:
-    if isinstance(error, sqlite3.OperationalError):
-        return HistoryError(f"cannot open {path}: {error}")
-    return HistoryCorrupt(
-        f"{path} is damaged ({error}): stop the service, move the file aside, and put "
-        "back a backup (`build-server backup` makes them), or start without one"
-    )
+def _heard(work: asyncio.Task[T]) -> None:
+    """When nobody waits any more, an error has been judged, and asyncio may forget it."""
+    if not work.cancelled():
+        work.exception()

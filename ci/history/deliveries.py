@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ci.history import branches, queue, repositories, states
-from ci.models import BuildState, Cause, Commit
+from ci.history import endings, queue, repositories, watched
+from ci.models import Cause, Commit
 
 # What GitHub calls repositories, and our ids, as one batch of arrivals has found them.
 Known = dict[tuple[str, int, str], int]
@@ -38,7 +38,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Arrival:
-    """A signed delivery, with its plan or the reason why there is none."""
+    """A signed delivery, with its plan or the reason why there is none.
+
+    `deleted` is the watched branch that a push took away; `context` is the name under
+    which statuses are posted.
+    """
 
     hook_id: str
     guid: str
@@ -52,6 +56,8 @@ class Arrival:
     plan: Plan | None
     reason: str
     repo: str | None
+    deleted: str | None = None
+    context: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,7 @@ def _accept(connection: sqlite3.Connection, arrival: Arrival, known: Known) -> R
     if cursor.rowcount == 0 or delivery is None:
         return _repeat(connection, arrival)
     if plan is None or repository is None:
+        _close(connection, arrival, repository)
         return Receipt(
             accepted=False, duplicate=False, reason=arrival.reason, builds=()
         )
@@ -152,6 +159,27 @@ def _repeat(connection: sqlite3.Connection, arrival: Arrival) -> Receipt:
     )
 
 
+def _close(
+    connection: sqlite3.Connection, arrival: Arrival, repository: int | None
+) -> None:
+    """Skip what waits on a branch that was deleted.
+
+    Not when the branch has moved since, as far as we know: the news may be old.
+    """
+    branch = arrival.deleted
+    if branch is None or repository is None:
+        return
+    newest = watched.newest(connection, repository, branch)
+    if newest is None or newest[1] != arrival.before:
+        return
+    at = arrival.received_at
+    endings.branch_deleted(
+        connection, repository, branch, at=at, context=arrival.context
+    )
+    gone = watched.Watched(watched.GONE, "")
+    watched.seen(connection, repository, branch, gone, at=at)
+
+
 def _carry_out(
     connection: sqlite3.Connection,
     arrival: Arrival,
@@ -172,6 +200,7 @@ def _carry_out(
         reasons=plan.reasons,
         delivery=delivery,
         successor=_successor(connection, repository, arrival),
+        before=arrival.before,
     )
     built = tuple(
         number
@@ -179,7 +208,13 @@ def _carry_out(
         if commit.sha not in plan.reasons
     )
     if plan.policy == "latest" and built:
-        _supersede(connection, arrival, plan, repository, built)
+        endings.supersede(
+            connection,
+            repository,
+            plan.branch,
+            at=arrival.received_at,
+            context=plan.context,
+        )
     return built
 
 
@@ -198,25 +233,3 @@ def _successor(
         (repository, arrival.ref, arrival.after),
     ).fetchone()
     return None if row is None else int(row["id"])
-
-
-def _supersede(
-    connection: sqlite3.Connection,
-    arrival: Arrival,
-    plan: Plan,
-    repository: int,
-    built: tuple[int, ...],
-) -> None:
-    waiting = [
-        number for number, _ in branches.queued(connection, repository, plan.branch)
-    ]
-    newest = waiting[0] if waiting else built[-1]
-    for number in waiting[1:]:
-        states.end_queued(
-            connection,
-            number,
-            BuildState.CANCELLED,
-            reason=f"cancelled by a newer head: superseded by #{newest}",
-            at=arrival.received_at,
-            context=plan.context,
-        )

@@ -17,6 +17,7 @@ from ci.models import BuildState, StatusState, status_state
 
 # Milliseconds. What is due still later was planned by a clock that has been put right.
 LONGEST_WAIT = 3700 * 1000
+MOST_DEAD = 100
 
 _KEY = "build = :build AND context = :context COLLATE NOCASE"
 _OPEN = "sent_at IS NULL AND dead = 0"
@@ -249,7 +250,7 @@ def sent_since(connection: sqlite3.Connection, since: int, until: int) -> int:
     return int(row["n"])
 
 
-def dead_letters(connection: sqlite3.Connection, limit: int = 100) -> list[Item]:
+def dead_letters(connection: sqlite3.Connection, limit: int = MOST_DEAD) -> list[Item]:
     """What GitHub refused for good, newest first, unless something later made it good."""
     rows = connection.execute(
         "SELECT * FROM outbox AS item WHERE dead = 1 AND NOT EXISTS ("

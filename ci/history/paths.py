@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+# No branch can have this name.
+NO_BRANCH = "-"
+
 
 def database_path(state_dir: Path) -> Path:
     return state_dir / "history.db"
@@ -30,6 +33,16 @@ def _by_number(folder: Path) -> list[Path]:
     return sorted(found, key=lambda entry: int(entry.name), reverse=True)
 
 
+def ballast_path(state_dir: Path) -> Path:
+    """What is given up when the disk is full."""
+    return state_dir / "ballast"
+
+
+def backup_path(state_dir: Path) -> Path:
+    """The daily copy of the database; the one before it has `.1` behind its name."""
+    return state_dir / "backup" / "history.db"
+
+
 def mirror_path(state_dir: Path, repository_id: int) -> Path:
     return state_dir / "mirrors" / f"{repository_id}.git"
 
@@ -45,12 +58,14 @@ def checkout_path(state_dir: Path, build: int) -> Path:
 
 
 def root_path(
-    state_dir: Path, repository_id: int, branch: str, target: str, build: int
+    state_dir: Path, repository_id: int, branch: str | None, target: str, build: int
 ) -> Path:
-    """The link that keeps a green result from the garbage collector.
+    """The folder of links that keep a green result from the garbage collector.
 
     Branch and target are free text: they are spelled in hex, so that no name can
-    leave the folder or clash with another.
+    leave the folder or clash with another. Builds that were asked for by SHA are on no
+    branch, but deserve roots, too.
     """
     folder = state_dir / "roots" / str(repository_id)
-    return folder / branch.encode().hex() / target.encode().hex() / str(build)
+    spelled = (branch or NO_BRANCH).encode().hex()
+    return folder / spelled / target.encode().hex() / str(build)

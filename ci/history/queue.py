@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ci.history import branches, outbox, states
@@ -15,6 +15,10 @@ from ci.models import (
 )
 
 NOTHING: Mapping[str, str] = {}
+
+# Milliseconds, more than any retry is put off. What is due still later was planned by a
+# clock that has been put right since.
+LONGEST_WAIT = 3700 * 1000
 
 
 @dataclass(frozen=True)
@@ -47,14 +51,16 @@ def enqueue(
     reasons: Mapping[str, str] = NOTHING,
     delivery: int | None = None,
     successor: int | None = None,
+    before: str | None = None,
 ) -> list[int]:
     """Give each commit (oldest first) a build, or join the one it has; return numbers.
 
     `head` is the SHA that gets a pending status at once. `reasons` maps SHAs that are
     not to be built to why: new ones are `skipped`. One that was skipped earlier and is
-    wanted now is queued again. See branches.place for `successor`.
+    wanted now is queued again. `successor`: see branches.place. `before` is where the
+    branch stood: where `head` is ahead of it already, builds stay as they are.
     """
-    found, fresh = [], True
+    found, fresh, below = list[int](), True, None
     for commit in commits:
         reason, is_head = reasons.get(commit.sha), commit.sha == head
         number = _insert(
@@ -69,32 +75,40 @@ def enqueue(
             at=at,
         )
         if number is None:
+            if fresh:
+                below = branches.ahead(connection, repository, branch, before, head)
             fresh = False
             number = numbers(connection, repository, [commit.sha])[commit.sha]
-            if reason is None:
-                _want_again(
-                    connection, number, is_head, targets, at=at, context=context
-                )
+            if reason is None and below is None:
+                _reopen(connection, number, is_head, targets, at=at, context=context)
         elif reason is not None:
-            states.end_queued(
-                connection,
-                number,
-                BuildState.SKIPPED,
-                reason=reason,
-                at=at,
-                context=context,
-            )
+            _skip(connection, number, reason, at=at, context=context)
         elif is_head:
             outbox.announce(connection, number, commit.sha, context=context, at=at)
         found.append(number)
     if branch is not None:
         branches.place(
-            connection, repository, branch, found, successor=successor, fresh=fresh
+            connection,
+            repository,
+            branch,
+            found,
+            successor=successor,
+            below=below,
+            fresh=fresh,
         )
     return found
 
 
-def _want_again(
+def _skip(
+    connection: sqlite3.Connection, number: int, reason: str, *, at: int, context: str
+) -> None:
+    """The commit has its row, and why it is not built."""
+    states.end_queued(
+        connection, number, BuildState.SKIPPED, reason=reason, at=at, context=context
+    )
+
+
+def _reopen(
     connection: sqlite3.Connection,
     number: int,
     head: bool,
@@ -163,12 +177,17 @@ def numbers(
 
 
 def claim(
-    connection: sqlite3.Connection, *, instance: int, at: int, context: str
+    connection: sqlite3.Connection,
+    *,
+    instance: int,
+    at: int,
+    context: str,
+    besides: Collection[int] = (),
 ) -> Claimed | None:
     """Begin the build that is most wanted, or None when nothing waits.
 
     Heads of branches first, the longest waiting of them first; then older commits, the
-    newest first.
+    newest first. Those of the repositories in `besides` are left alone.
     """
     row = connection.execute(
         "SELECT b.*, r.name AS repo, d.before_sha, d.forced, "
@@ -180,9 +199,11 @@ def claim(
         "      AND c.build = b.number)) AS top "
         "FROM builds b JOIN repositories r ON r.id = b.repository_id "
         "LEFT JOIN deliveries d ON d.id = b.delivery_id AND d.after_sha = b.sha "
-        "WHERE b.state = 'queued' AND b.not_before <= ? "
+        "WHERE b.state = 'queued' "
+        "AND (b.not_before <= :now OR b.not_before > :now + :longest) "
+        "AND b.repository_id NOT IN (SELECT value FROM json_each(:besides)) "
         "ORDER BY top DESC, CASE WHEN top THEN b.number ELSE -b.number END LIMIT 1",
-        (at,),
+        {"now": at, "longest": LONGEST_WAIT, "besides": json.dumps(sorted(besides))},
     ).fetchone()
     if row is None:
         return None
@@ -214,18 +235,23 @@ def claim(
     )
 
 
-def number_above(connection: sqlite3.Connection, number: int) -> None:
+def number_above(connection: sqlite3.Connection, number: int) -> int:
     """Give no new build a number up to `number`: those have logs already.
 
-    After an older backup was put back, the state directory knows more than the history.
+    After an older backup was put back, or the history begins anew, the state directory
+    knows more builds than the history; returns how many.
     """
     connection.execute(
         "INSERT INTO sqlite_sequence (name, seq) SELECT 'builds', 0 "
         "WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'builds')"
     )
+    row = connection.execute(
+        "SELECT seq FROM sqlite_sequence WHERE name = 'builds'"
+    ).fetchone()
     connection.execute(
         "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'builds'", (number,)
     )
+    return max(0, number - int(row[0]))
 
 
 def waits(connection: sqlite3.Connection, number: int) -> bool:
@@ -245,3 +271,15 @@ def next_retry_at(connection: sqlite3.Connection, at: int) -> int | None:
         (at,),
     ).fetchone()
     return None if row["due"] is None else int(row["due"])
+
+
+def hurry(connection: sqlite3.Connection) -> int:
+    """Make every build due that waits for the network; return how many.
+
+    Those that wait after a fault of ours, which was counted, keep their time.
+    """
+    return connection.execute(
+        "UPDATE builds SET not_before = 0 WHERE state = 'queued' AND not_before > 0 "
+        "AND coalesce((SELECT outcome FROM attempts WHERE build = builds.number "
+        "  ORDER BY number DESC LIMIT 1), '') <> 'error'"
+    ).rowcount

@@ -77,8 +77,12 @@ def requeue(
     not_before: int,
     at: int,
     seconds: float,
+    waited: bool = False,
 ) -> None:
-    """Put a running build back: an interruption is free, a fault of ours is counted."""
+    """Put a running build back: an interruption is free, a fault of ours is counted.
+
+    One that `waited` in vain is free, too, but not for ever: see history/waiting.py.
+    """
     become(connection, number, BuildState.QUEUED)
     connection.execute(
         "UPDATE builds SET counted = counted + ?, not_before = ?, summary = ?, "
@@ -86,6 +90,8 @@ def requeue(
         (int(counted), not_before, reason, number),
     )
     outcome = Outcome.ERROR if counted else Outcome.INTERRUPTED
+    if waited:
+        outcome = Outcome.WAITED
     _end_attempt(connection, number, outcome, reason, at, seconds)
 
 

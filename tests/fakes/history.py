@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Mapping
 
 from ci.history import deliveries, queue, repositories
-from ci.history.database import migrate, migrations_directory
 from ci.history.deliveries import Arrival, Plan, Receipt
+from ci.history.schema import migrate, migrations_directory
 from ci.models import Cause, Commit
 
 REPO = "owner/name"

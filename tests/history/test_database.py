@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import sqlite3
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from ci.errors import HistoryCorrupt, HistoryError, HistoryTooNew
-from ci.history.database import (
-    Database,
-    connect_writer,
-    copy_database,
-    migrate,
-    migrations_directory,
-    version,
-)
+from ci.history import soundness
+from ci.history.copies import copy_database
+from ci.history.database import Database, connect_writer
+from ci.history.schema import migrate, migrations_directory, version
+from tests.fakes.waiting import wait_until
+
+PAGE = 4096
 
 
 def _pair(connection: sqlite3.Connection, name: str) -> None:
@@ -154,3 +154,121 @@ async def test_a_backup_opens_and_never_replaces_a_file(
     )
     await copy.close()
     assert rows == ["kept-a", "kept-b"]
+
+
+async def _failure(database: Database) -> str:
+    """Why the database must not be used any more, as soon as `guard` has seen it."""
+    guard = asyncio.create_task(database.guard(after=0, every=0.01))
+    try:
+        async with asyncio.timeout(10):
+            return str(await database.failed())
+    finally:
+        guard.cancel()
+        await asyncio.gather(guard, return_exceptions=True)
+
+
+@pytest.mark.parametrize("name", ["db", "db-wal"])
+async def test_a_file_that_is_replaced_while_in_use_ends_the_process(
+    tmp_path: Path, name: str
+) -> None:
+    database = await Database.open(tmp_path / "db")
+    try:
+        await database.write(_pair, "kept")
+        watching = asyncio.create_task(_failure(database))
+
+        def seen() -> bool:
+            """Replace it once more, if need be, so that it happens after a look."""
+            if not watching.done():
+                other = tmp_path / "other"
+                other.write_bytes((tmp_path / name).read_bytes())
+                other.replace(tmp_path / name)
+            return watching.done()
+
+        await wait_until(seen, what="the guard to notice")
+        assert "was taken away or replaced while in use" in await watching
+        with pytest.raises(sqlite3.OperationalError, match="nothing is recorded"):
+            await database.write(_pair, "lost")
+    finally:
+        await database.close()
+
+
+def _large(path: Path) -> None:
+    """A history too large for the start, with damaged pages in its second half."""
+    with closing(connect_writer(path)) as connection:
+        migrate(connection, migrations_directory())
+        connection.execute(
+            "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c "
+            "WHERE n < 5000) INSERT INTO repositories (name) "
+            "SELECT n || hex(randomblob(2000)) FROM c"
+        )
+    size = path.stat().st_size
+    assert size > soundness.AT_ONCE
+    with path.open("r+b") as file:
+        for page in range(size // PAGE // 2, size // PAGE, 3):
+            file.seek(page * PAGE)
+            file.write(bytes(64))
+
+
+async def test_a_large_history_is_looked_through_while_it_is_used(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "db"
+    await asyncio.to_thread(_large, path)
+    database = await Database.open(path)
+    try:
+        assert "is damaged" in await _failure(database)
+    finally:
+        await database.close()
+
+
+async def test_after_damage_was_met_the_next_start_looks_through_all(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "db"
+    await asyncio.to_thread(_large, path)
+    database = await Database.open(path)
+    with pytest.raises(sqlite3.DatabaseError):
+        await database.read(
+            lambda c: [
+                c.execute("SELECT name FROM repositories NOT INDEXED").fetchall(),
+                c.execute("SELECT name FROM repositories ORDER BY name").fetchall(),
+            ]
+        )
+    assert "this process ends" in str(await database.failed())
+    await database.close()
+    with pytest.raises(HistoryCorrupt, match="is damaged"):
+        await Database.open(path)
+
+
+async def test_a_start_writes_again_what_a_dead_process_left_in_the_log(
+    tmp_path: Path,
+) -> None:
+    """Its last flush may have failed; what is added behind it would be lost with it."""
+    first = await Database.open(tmp_path / "db")
+    await first.write(_pair, "left")
+    (tmp_path / "dead").mkdir()
+    for name in ("db", "db-wal"):
+        shutil.copy(tmp_path / name, tmp_path / "dead" / name)
+    await first.close()
+
+    second = await Database.open(tmp_path / "dead/db")
+    shutil.copy(tmp_path / "dead/db", tmp_path / "without-log")
+    await second.close()
+    with closing(sqlite3.connect(tmp_path / "without-log")) as flushed:
+        assert flushed.execute("SELECT count(*) FROM repositories").fetchone() == (2,)
+
+
+async def test_a_letter_that_the_disk_has_changed_keeps_nobody_from_the_rest(
+    tmp_path: Path,
+) -> None:
+    database = await Database.open(tmp_path / "db")
+    await database.write(
+        lambda c: c.execute(
+            "INSERT INTO repositories (name) VALUES (CAST(x'61ff62' AS TEXT))"
+        )
+    )
+    names = await database.read(
+        lambda c: [row["name"] for row in c.execute("SELECT name FROM repositories")]
+    )
+    await database.close()
+    assert names == ["a\ufffdb"]

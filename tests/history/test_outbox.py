@@ -21,8 +21,9 @@ from hypothesis.stateful import (
 
 from ci.errors import HistoryError
 from ci.history import outbox, queue, repositories, states
-from ci.history.database import connect_writer, migrate, migrations_directory
+from ci.history.database import connect_writer
 from ci.history.outbox import Item
+from ci.history.schema import migrate, migrations_directory
 from ci.history.target_statuses import target_context
 from ci.models import BuildState, Cause, Commit, StatusState, Target
 
