@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import platform
 import re
@@ -89,25 +90,34 @@ def read_clocks() -> Clocks:
     )
 
 
+# What a busy process, or a clock that is put right a little, may take without sleep.
+SLEPT = 10.0
+
+
 class SleepWatch:
-    """Tells whether the machine slept since the last look.
+    """Tells whether the machine slept, or this process stood still, since the last look.
 
     The boot clock counts suspended time, the monotonic one does not. In a virtual
-    machine whose host slept neither does, but the wall clock is set forward.
+    machine whose host slept neither does, but the wall clock is set forward. A process
+    that was stopped or frozen finds all clocks in agreement, but looks far too late.
     """
 
     def __init__(self, clocks: Callable[[], Clocks] = read_clocks) -> None:
         self._clocks = clocks
         self._last = clocks()
 
-    def look(self) -> float:
-        """Seconds slept since the last look (or since the watch was made)."""
+    def look(self, asked: float = math.inf) -> float:
+        """Seconds slept since the last look (or since the watch was made); 0 for few.
+
+        `asked`: the seconds after the last look at which this one was due at the latest.
+        """
         before, now = self._last, self._clocks()
         self._last = now
         ran = now.running - before.running
         by_kernel = now.since_boot - before.since_boot - ran
         by_wall = now.wall - before.wall - ran
-        return max(0.0, by_kernel, by_wall)
+        slept = max(by_kernel, by_wall, ran - asked)
+        return slept if slept >= SLEPT else 0.0
 
 
 class InstanceLock:
@@ -159,6 +169,26 @@ def lock_state_dir(path: Path) -> InstanceLock:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, _introduction(), 0)
     return InstanceLock(descriptor)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a server has the state directory at `path`; True where it cannot be seen.
+
+    Looks without standing in the way: the lock is shared, and held for no time.
+    """
+    try:
+        descriptor = os.open(path / "lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _introduction() -> bytes:

@@ -7,7 +7,7 @@ outbox) is handed over at each scrape instead, so that a restart does not forget
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from prometheus_client import (
@@ -46,6 +46,11 @@ class Metrics:
         )
         for outcome in ("accepted", "ignored", "refused"):
             self._deliveries.labels(outcome)
+        self._bad_signatures = Counter(
+            "build_server_bad_signatures",
+            "Webhook deliveries whose signature was missing or wrong.",
+            registry=self.registry,
+        )
         self._durations = Histogram(
             "build_server_build_duration_seconds",
             "How long finished builds took, by final state.",
@@ -77,6 +82,10 @@ class Metrics:
         """Count one webhook request."""
         self._deliveries.labels(outcome).inc()
 
+    def bad_signature(self) -> None:
+        """Count one delivery that nobody with the secret has sent."""
+        self._bad_signatures.inc()
+
     def build_finished(self, state: str, seconds: float) -> None:
         """Count one finished build and its duration."""
         self._durations.labels(state).observe(seconds)
@@ -86,6 +95,10 @@ class Metrics:
     ) -> None:
         """Count one answer; `route` is a pattern of the route table, never a path."""
         self._http.labels(route, method, str(status)).observe(seconds)
+
+    def watch(self, name: str, help_text: str, read: Callable[[], float]) -> None:
+        """A gauge `build_server_<name>` whose value is asked for at each scrape."""
+        self._gauge(name, help_text).set_function(read)
 
     def exposition(
         self,

@@ -3,6 +3,7 @@
 Everything starts from nothing: no files, no environment, no network, no other process,
 no capability. Each profile then shows the system's programs and what the work needs.
 On NixOS the programs are in /nix/store; elsewhere in /usr and what it is linked from.
+How much a job may take of memory and processes is not decided here: see cells.py.
 Options are those of bwrap(1), checked with bubblewrap 0.8 as root and as a user.
 """
 
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,17 +29,19 @@ ISOLATED = (
     "--new-session",
     *("--cap-drop", "ALL"),
     *("--hostname", "build"),
-    "--clearenv",
 )
+# Options that bubblewrap learned late (0.7 and 0.8), and what they are used for.
+SIZE = "--size"
+DISABLE_USERNS = "--disable-userns"
+# In a user namespace of its own a program has every capability again, over little, but
+# against much more of the kernel.
+NO_NAMESPACES = ("--unshare-user", DISABLE_USERNS)
 # Directories of the system's programs; where they are links, the same links inside.
 SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix/store")
 CURRENT_SYSTEM = "/run/current-system"
 # Root may write kernel settings even without a capability (sysctl(2) asks for the user
 # alone, and `core_pattern` names a program for root to run): they are read-only.
-KERNEL = (
-    *("--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys"),
-    *("--dev", "/dev", "--tmpfs", TMP),
-)
+KERNEL = ("--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev")
 # What programs look up, and no more of /etc: the keys beside the certificates are
 # secret. `static` is what NixOS links the others to, in its store.
 SETTINGS = (
@@ -52,12 +54,16 @@ SETTINGS = (
 # Resolvers and their sockets, for those that may use the network.
 NETWORK = ("/etc/gai.conf", "/etc/resolv.conf", "/run/nscd")
 BUILD = "/build"
-TRIAL = Path("/dev/shm")  # noqa: S108 - any directory that everybody has
+SHARED = "/dev/shm"  # noqa: S108 - as /tmp
+# Any directory that everybody has.
+TRIAL = Path(TMP)
 HOME = "/home/build"
 USER = "build"
+# Our marks, and what a shell on the way leaves behind.
+UNUSED = (INSTANCE, SPAWN, "OLDPWD", "SHLVL", "_")
 LANG = "C.UTF-8"
-# More than a parallel compiler needs; the kernel does not count root's.
-PROCESSES = 4096
+# What lies in memory (/tmp, the home, /dev/shm) when nobody says how much may: bytes, each.
+ROOM = 4 * 2**30
 TRIAL_SECONDS = 20.0
 FORBIDDEN = (
     "in a systemd unit, take out RestrictNamespaces; else the kernel forbids it: set "
@@ -70,8 +76,6 @@ MASKED = (
 )
 TRY = "run `bwrap --unshare-all --ro-bind / / true` as the user of the service"
 ADVICE = {"proc": MASKED, "namespace": FORBIDDEN, "uid map": FORBIDDEN}
-
-_PRLIMIT = shutil.which("prlimit")
 
 
 class Nix(Protocol):
@@ -107,17 +111,33 @@ _SYSTEM = system_binds()
 
 
 @dataclass(frozen=True)
+class Confined:
+    """A command line, and the whole environment to run it with.
+
+    The two are apart because every user of this host can read arguments, and only root
+    and ourselves an environment: it may hold what fetches private inputs.
+    """
+
+    argv: list[str]
+    env: Mapping[str, str]
+
+    def marked(self, env: Mapping[str, str]) -> dict[str, str]:
+        """The environment with the mark, if any, that `env` has of this server."""
+        return {**self.env, **{k: env[k] for k in (INSTANCE,) if k in env}}
+
+
+@dataclass(frozen=True)
 class Sandbox:
     """Makes command lines that run others confined.
 
-    `bwrap` is the path of the program; None runs them unconfined, with the same emptied
-    environment. `path` is the PATH of the service, of which the visible part is passed on;
-    `prlimit` is the program that sets limits, without which a shell sets the memory's.
+    `bwrap` is the path of the program; None runs them unconfined, with the same small
+    environment. `path` is the PATH of the service, of which the visible part is passed
+    on; `knows` are the late options that this bubblewrap has.
     """
 
     bwrap: str | None
     path: str = field(default_factory=lambda: os.environ.get("PATH", os.defpath))
-    prlimit: str | None = _PRLIMIT
+    knows: frozenset[str] = frozenset({SIZE, DISABLE_USERNS})
 
     def evaluation(
         self,
@@ -127,11 +147,11 @@ class Sandbox:
         readable: Sequence[Path],
         cache: Path,
         network: bool,
-        memory: int | None,
-    ) -> list[str]:
+        room: int = ROOM,
+    ) -> Confined:
         """For Nix: sees its store and `readable`, writes `cache` (and its own store).
 
-        `memory` is the most bytes of address space that it may have.
+        `room` is how many bytes each directory may hold that lies in memory.
         """
         shown = [*nix.readable, *readable]
         variables = {
@@ -142,11 +162,14 @@ class Sandbox:
             "XDG_CACHE_HOME": str(cache),
             **nix.env,
         }
-        files = [part for path in shown for part in ("--ro-bind", str(path), str(path))]
+        files = self._in_memory(TMP, room)
+        files += [
+            part for path in shown for part in ("--ro-bind", str(path), str(path))
+        ]
         for path in (*nix.writable, cache):
             files += ["--bind", str(path), str(path)]
         files += ["--chdir", TMP]
-        return self._limited(self._confined(argv, variables, files, network), memory)
+        return self._confined(argv, variables, files, network)
 
     def command(
         self,
@@ -155,10 +178,12 @@ class Sandbox:
         checkout: Path,
         network: bool,
         env: Mapping[str, str] | None = None,
-    ) -> list[str]:
+        room: int = ROOM,
+    ) -> Confined:
         """For a command of the commit: `checkout` is /build, writable, and its place.
 
-        Without bubblewrap it runs where it is started. `env` adds variables.
+        Without bubblewrap it runs where it is started. `env` adds variables; for `room`
+        see `evaluation`.
         """
         variables = {
             "PATH": self._path(()),
@@ -168,8 +193,9 @@ class Sandbox:
             "CI": "true",
             **(env or {}),
         }
-        files = ["--tmpfs", HOME, "--bind", str(checkout), BUILD, "--chdir", BUILD]
-        return self._limited(self._confined(argv, variables, files, network), None)
+        files = [*self._in_memory(TMP, room), *self._in_memory(HOME, room)]
+        files += ["--bind", str(checkout), BUILD, "--chdir", BUILD]
+        return self._confined(argv, variables, files, network, room)
 
     def _confined(
         self,
@@ -177,19 +203,30 @@ class Sandbox:
         variables: Mapping[str, str],
         files: Sequence[str],
         network: bool,
-    ) -> list[str]:
+        room: int = ROOM,
+    ) -> Confined:
         if self.bwrap is None:
-            return [*_EMPTY, *(f"{k}={v}" for k, v in variables.items()), *argv]
+            return Confined(list(argv), variables)
         options = [*ISOLATED, "--dir", "/etc", *_SYSTEM, *KERNEL]
+        if DISABLE_USERNS in self.knows:
+            options += NO_NAMESPACES
+        # The directory of devices lies in memory too, without a limit: only this part
+        # of it can be written.
+        options += [*self._in_memory(SHARED, room), "--remount-ro", "/dev"]
         if network:
             options.append("--share-net")
             for path in NETWORK:
                 options += ["--ro-bind-try", path, path]
-        for name, value in variables.items():
-            options += ["--setenv", name, value]
+        # For bubblewrap itself; what runs inside has no use for them.
+        for name in UNUSED:
+            options += ["--unsetenv", name]
         options += [*files, "--remount-ro", "/"]
-        # Inside, bubblewrap is process 1, whose first environment all may read.
-        return [*_EMPTY, self.bwrap, *options, "--", *argv]
+        return Confined([self.bwrap, *options, "--", *argv], variables)
+
+    def _in_memory(self, path: str, room: int) -> list[str]:
+        """Options for an empty directory that holds at most `room` bytes."""
+        limit = [SIZE, str(room)] if SIZE in self.knows else []
+        return [*limit, "--tmpfs", path]
 
     def _path(self, shown: Iterable[Path]) -> str:
         """The directories of PATH that exist inside as well."""
@@ -203,52 +240,41 @@ class Sandbox:
             ]
         return ":".join(directories) or os.defpath
 
-    def _limited(self, argv: list[str], memory: int | None) -> list[str]:
-        """No core files, no endless forks, no more than `memory` bytes of address space.
 
-        Set before bubblewrap starts: inside, the program that sets limits may be missing.
-        """
-        most = memory and _within(resource.RLIMIT_AS, memory)
-        if self.prlimit is None:
-            memory_limit = f"ulimit -v {most // 1024}; " if most else ""
-            script = f'ulimit -c 0; {memory_limit}exec "$@"'
-            return ["/bin/sh", "-c", script, "sh", *argv]
-        processes = _within(resource.RLIMIT_NPROC, PROCESSES)
-        limits = ["--core=0", f"--nproc={processes}"]
-        if most:
-            limits.append(f"--as={most}")
-        return [self.prlimit, *limits, "--", *argv]
+async def find(path: str | None = None) -> tuple[Sandbox | None, str]:
+    """The sandbox that works here; None, and why not and what to do.
 
-
-# `env -i`, but for the marks by which our own processes are found.
-_EMPTY = (
-    "/bin/sh",
-    "-c",
-    "exec /usr/bin/env -i "
-    + " ".join(f'${{{name}+"{name}=${name}"}}' for name in (INSTANCE, SPAWN))
-    + ' "$@"',
-    "sh",
-)
-
-
-def _within(kind: int, wanted: int) -> int:
-    """`wanted`, or our own hard limit: only a privileged process may go above it."""
-    hard = resource.getrlimit(kind)[1]
-    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    `path` is where `bwrap` is looked for: PATH when None.
+    """
+    bwrap = await asyncio.to_thread(shutil.which, "bwrap", path=path)
+    if bwrap is None:
+        return None, "bubblewrap (`bwrap`) is not installed, or not on our PATH"
+    try:
+        told = await run([bwrap, "--help"], env={}, timeout=TRIAL_SECONDS)
+        knows = frozenset(told.stdout.decode().split()) & {SIZE, DISABLE_USERNS}
+        complaint = await _trial(Sandbox(bwrap, knows=knows))
+        if complaint and DISABLE_USERNS in knows:
+            knows -= {DISABLE_USERNS}
+            complaint = await _trial(Sandbox(bwrap, knows=knows))
+    except (HostFault, TimeoutError) as error:
+        return None, str(error)
+    if not complaint:
+        return Sandbox(bwrap, knows=knows), ""
+    advice = next((text for word, text in ADVICE.items() if word in complaint), TRY)
+    return None, f"bubblewrap does not work here ({complaint}): {advice}"
 
 
 async def available() -> tuple[bool, str]:
     """Whether bubblewrap works here; if not, why and what to do."""
-    bwrap = await asyncio.to_thread(shutil.which, "bwrap")
-    if bwrap is None:
-        return False, "bubblewrap (`bwrap`) is not installed, or not on our PATH"
-    argv = Sandbox(bwrap).command(["/bin/sh", "-c", ":"], checkout=TRIAL, network=False)
-    try:
-        done = await run(argv, env={}, timeout=TRIAL_SECONDS)
-    except (HostFault, TimeoutError) as error:
-        return False, str(error)
+    found, why = await find()
+    return found is not None, why
+
+
+async def _trial(sandbox: Sandbox) -> str:
+    """What bubblewrap says against running anything here; empty when it does."""
+    argv = ["/bin/sh", "-c", ":"]
+    trial = sandbox.command(argv, checkout=TRIAL, network=False)
+    done = await run(trial.argv, env=trial.env, timeout=TRIAL_SECONDS)
     if done.code == 0:
-        return True, ""
-    said = done.stderr.decode(errors="replace").strip() or f"exit code {done.code}"
-    advice = next((text for word, text in ADVICE.items() if word in said), TRY)
-    return False, f"bubblewrap does not work here ({said}): {advice}"
+        return ""
+    return done.stderr.decode(errors="replace").strip() or f"exit code {done.code}"

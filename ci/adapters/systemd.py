@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping, MutableMapping
 
 from ci.errors import ConfigurationError
@@ -21,6 +22,12 @@ STOPPING = "STOPPING=1"
 WATCHDOG = "WATCHDOG=1"
 
 
+def reloading() -> str:
+    """Says that a reload begins; the READY that follows ends it (Type=notify-reload)."""
+    microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    return f"RELOADING=1\nMONOTONIC_USEC={microseconds}"
+
+
 def status(text: str) -> str:
     """The assignment that shows `text` in `systemctl status`."""
     return f"STATUS={printable(text)}"
@@ -29,8 +36,8 @@ def status(text: str) -> str:
 def notify(*assignments: str, environ: Mapping[str, str]) -> bool:
     """Tell systemd; False when nobody listens (no NOTIFY_SOCKET, or it is gone).
 
-    `assignments` are READY, STOPPING, WATCHDOG or the result of `status`. Never blocks:
-    a service must not stand still because its manager does.
+    `assignments` are READY, STOPPING, WATCHDOG or come from `reloading` or `status`.
+    Never blocks: a service must not stand still because its manager does.
     """
     name = environ.get("NOTIFY_SOCKET", "")
     if not name.startswith(("/", "@")):

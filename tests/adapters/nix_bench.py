@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ci.adapters.cells import Cells
 from ci.adapters.git import Mirror
 from ci.adapters.nix_environment import discover
 from ci.adapters.nix_eval import Evaluated, Evaluator
@@ -72,6 +73,7 @@ async def bench_of(
     *,
     memory: int = GIB,
     timeout: float = 30.0,  # noqa: ASYNC109 - the evaluator's own
+    cells: Cells | None = None,
     **environ: str,
 ) -> Bench:
     origin = Origin(directory / "origin")
@@ -80,5 +82,7 @@ async def bench_of(
     cache.mkdir()
     nix = await discover(store.program, {**store.env, **environ})
     env = {**PATH, "CANARY": CANARY}
-    evaluator = Evaluator(nix, sandbox, memory=memory, timeout=timeout, env=env)
+    evaluator = Evaluator(
+        nix, sandbox, memory=memory, timeout=timeout, env=env, cells=cells
+    )
     return Bench(store, origin, mirror, evaluator, cache)

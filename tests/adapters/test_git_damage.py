@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,7 +50,7 @@ def git(path: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 def overwrite(path: Path, content: bytes) -> None:
-    path.chmod(0o644)
+    path.unlink(missing_ok=True)
     path.write_bytes(content)
 
 
@@ -108,7 +110,12 @@ DAMAGES = {
         "refs/build-server/build/1.lock",
         "refs/build-server/build/2.lock",
         "objects/info/commit-graph.lock",
+        "index.lock",
+        "shallow.lock",
+        "gc.pid",
     ),
+    "garbage about shallow commits": write("shallow", b"garbage\n"),
+    "garbage in a list of objects": write("packed-refs", b"\0\0\0"),
     "half a fetch": touch("objects/pack/tmp_pack_1", "objects/pack/.tmp-1-pack-2"),
 }
 
@@ -128,6 +135,104 @@ async def test_the_next_fetch_mends_it(
     assert "error" not in checked.stderr
     assert list(mirror.path.rglob("*.lock")) == []
     assert list(mirror.path.rglob("*tmp*")) == []
+
+
+async def test_a_commit_of_which_an_object_is_lost_is_fetched_again(
+    origin: Origin, mirror: Mirror
+) -> None:
+    """Git itself does not notice: to fetch what is there already it reads no file."""
+    sha = older(origin)
+    assert await mirror.intact(sha)
+    (lost,) = git(mirror.path, "rev-parse", f"{sha}:f7").stdout.split()
+    await asyncio.to_thread(without, mirror.path, lost)
+    await mirror.fetch_commit(sha, 2)
+    assert not await mirror.intact(sha)
+    assert await mirror.lacks([sha, "7" * 40]) == {"7" * 40}
+    await mirror.fetch_commit(sha, 3)
+    assert await mirror.intact(sha)
+    assert await mirror.lacks([sha]) == set()
+
+
+def without(mirror: Path, lost: str) -> None:
+    """Every object on its own, but for one that is not there any more."""
+    for path in list(mirror.glob("objects/pack/*.pack")):
+        moved = mirror / path.name
+        path.rename(moved)
+        path.with_suffix(".idx").unlink()
+        with moved.open("rb") as pack:
+            argv = ["git", f"--git-dir={mirror}", "unpack-objects", "-q"]
+            subprocess.run(argv, stdin=pack, check=True)
+        moved.unlink()
+    (mirror / "objects" / lost[:2] / lost[2:]).unlink()
+
+
+def hurt(path: Path, rnd: random.Random) -> str:
+    """Damage a file as disks and power cuts do; returns what was done."""
+    content = path.read_bytes()
+    how = rnd.choice(["cut", "flip", "zero", "noise", "gone"])
+    if how == "gone":
+        path.unlink()
+        return how
+    damaged = bytearray(content)
+    if how == "cut":
+        damaged = damaged[: rnd.randrange(len(content) + 1)]
+    elif how == "flip":
+        for _ in range(rnd.choice([1, 5, 50]) if content else 0):
+            damaged[rnd.randrange(len(content))] ^= 1 << rnd.randrange(8)
+    elif how == "zero":
+        damaged = bytearray(len(content))
+    else:
+        damaged = bytearray(rnd.randbytes(len(content)))
+    overwrite(path, bytes(damaged))
+    return how
+
+
+async def works(mirror: Mirror, origin: Origin) -> bool:
+    """Everything that a build asks of it; HostFault is ours to mend by the next fetch."""
+    head = origin.head()
+    await mirror.fetch_commit(head, 2)
+    await mirror.fetch_commit(older(origin), 3)
+    if not (await mirror.intact(head) and await mirror.intact(older(origin))):
+        return False
+    assert len(await mirror.rev_list(head, None, 999)) == HISTORY + 1
+    assert await mirror.lacks([head, older(origin)]) == set()
+    assert await mirror.is_ancestor(older(origin), head)
+    await mirror.tidy()
+    return True
+
+
+@pytest.mark.faults
+async def test_any_damage_is_mended_by_the_second_fetch(
+    origin: Origin, mirror: Mirror, tmp_path: Path
+) -> None:
+    """A pack cut at 20 places, then 40 files that something happened to."""
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    rnd = random.Random(seed)
+    sound, copy = mirror.path, tmp_path / "copy"
+    # With everything that a git of another configuration may have left there.
+    git(sound, "-c", "gc.writeCommitGraph=true", "gc", "--quiet")
+    git(sound, "multi-pack-index", "write")
+    files = [path.relative_to(sound) for path in sound.rglob("*") if path.is_file()]
+
+    def some_file(path: Path) -> None:
+        name = rnd.choice(files)
+        print(name, hurt(path / name, rnd))
+
+    cuts = [cut_pack(part / 20) for part in range(20)]
+    for damage in (*cuts, *[some_file] * 40):
+        await asyncio.to_thread(shutil.rmtree, copy, ignore_errors=True)
+        await asyncio.to_thread(shutil.copytree, sound, copy)
+        await asyncio.to_thread(damage, copy)
+        hurt_one, ended = Mirror(copy, origin.url), False
+        for _ in range(3):
+            try:
+                ended = await works(hurt_one, origin)
+            except HostFault as fault:
+                print(fault)
+            if ended:
+                break
+        assert ended
 
 
 async def test_damage_found_while_reading_is_ours_and_mended_for_all(
@@ -187,6 +292,23 @@ async def test_a_server_killed_while_it_fetches(origin: Origin, tmp_path: Path) 
         remote.hold.set()
         await wait_until(lambda: not running(path), what="the end of its git")
         mirror = Mirror(path, remote.url)
+        await mirror.fetch_commit(origin.head(), 1)
+        assert git(path, "fsck").returncode == 0
+
+
+async def test_a_git_killed_while_it_fetches(origin: Origin, tmp_path: Path) -> None:
+    path = tmp_path / "mirror"
+    async with git_server(origin) as remote:
+        remote.hold.clear()
+        mirror = Mirror(path, remote.url)
+        fetching = asyncio.create_task(mirror.fetch_commit(origin.head(), 1))
+        await remote.asked.wait()
+        for pid in (await asyncio.to_thread(running, path)).split():
+            os.kill(int(pid), signal.SIGKILL)
+        remote.hold.set()
+        with pytest.raises(HostFault, match="signal 9") as caught:
+            await fetching
+        assert type(caught.value) is HostFault
         await mirror.fetch_commit(origin.head(), 1)
         assert git(path, "fsck").returncode == 0
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -24,6 +25,7 @@ from ci.errors import (
     NetworkDown,
 )
 from tests.fakes.git_http import GitServer, git_server
+from tests.fakes.proxy import Babble, Drip, fault_proxy
 from tests.fakes.repository import Origin
 
 ROOT = Path(__file__).parents[2]
@@ -121,6 +123,90 @@ async def test_http_answers(
     assert not any("elsewhere" in request for request in server.requests)
 
 
+def answer(body: bytes) -> bytes:
+    head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html\r\n"
+    return head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+NO_GIT: dict[str, bytes] = {
+    "nothing": answer(b""),
+    "a line": answer(b"<html>Please log in</html>"),
+    "a page": answer(b"<!DOCTYPE html>\n<title>Hotel</title>\n<p>Please\tlog in\n"),
+    "no HTTP": b"220 mail.example.org ESMTP\r\n",
+    "noise": bytes(range(256)) * 100,
+}
+
+
+@pytest.mark.parametrize("name", NO_GIT)
+async def test_what_is_no_git_server_is_not_believed(
+    name: str, server: GitServer, tmp_path: Path
+) -> None:
+    """A login page in between says neither that a branch nor that a commit is gone."""
+    port = urlsplit(server.url).port
+    assert port is not None
+    async with fault_proxy(port) as network:
+        mirror = mirror_of(network.url(server.url), tmp_path)
+        known = server.origin.head()
+        await mirror.fetch_commit(known, 1)
+        new = server.origin.commit({"new": "x"})
+        network.fault = Babble(piece=NO_GIT[name], times=1)
+        for ask in (
+            mirror.remote_refs(["dev"]),
+            mirror.fetch_branch("dev"),
+            mirror.fetch_commit(new, 2),
+        ):
+            with pytest.raises(NetworkDown):
+                await ask
+        # Nor is it a reason to throw away what is here.
+        assert (await mirror.commit(known)).sha == known
+        await network.cure()
+        await mirror.fetch_commit(new, 2)
+        assert await mirror.remote_refs(["dev", "no-such"]) == {"dev": new}
+
+
+@pytest.mark.faults
+async def test_a_pack_that_drips_is_given_up(server: GitServer, tmp_path: Path) -> None:
+    port = urlsplit(server.url).port
+    assert port is not None
+    async with fault_proxy(port) as network:
+        mirror = mirror_of(network.url(server.url), tmp_path, stall=1)
+        network.fault = Drip(after=5000, rate=200)
+        with pytest.raises(NetworkDown, match="Operation too slow"):
+            await mirror.fetch_commit(server.origin.head(), 1)
+        await network.cure()
+        await mirror.fetch_commit(server.origin.head(), 1)
+
+
+NO_ROUTE = """
+cd "$1" && exec "$2" -c '
+import asyncio, sys
+from pathlib import Path
+from ci.adapters.git import Mirror
+from ci.errors import NetworkDown
+async def main():
+    for number, url in enumerate(sys.argv[2:]):
+        mirror = Mirror(Path(sys.argv[1], str(number)), url)
+        for ask in (mirror.remote_refs(["dev"]), mirror.fetch_commit("7" * 40, 1)):
+            try:
+                await ask
+            except NetworkDown as error:
+                print(error)
+asyncio.run(main())
+' "$3" https://192.0.2.7/x.git https://github.example/x.git ssh://git@192.0.2.7/x.git
+"""
+
+
+async def test_a_host_without_any_network(tmp_path: Path) -> None:
+    unshare = ("unshare", "--user", "--map-root-user", "--net")
+    if not shutil.which("unshare") or program(*unshare, "true").returncode != 0:
+        pytest.skip("no network namespace here: a host without a route is not tested")
+    script = ("sh", "-c", NO_ROUTE, "sh", str(ROOT), sys.executable, str(tmp_path))
+    done = await asyncio.to_thread(program, *unshare, *script)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 6, done
+    assert all("could not be reached" in line for line in lines)
+
+
 @pytest.fixture
 def deaf() -> Iterator[str]:
     """A server that takes connections and never says a word."""
@@ -213,6 +299,45 @@ async def test_a_full_disk_is_said_to_be_full(tmp_path: Path) -> None:
     assert lines[1].startswith("the files cannot be written to ")
 
 
+ENDLESS_PACK = """
+mount -t tmpfs -o size=300m tmpfs "$1" && cd "$3" && exec "$2" -c '
+import asyncio, sys
+from pathlib import Path
+from ci.adapters.git import Mirror
+from ci.errors import DiskFull
+from tests.fakes.endless import endless_remote
+place = Path(sys.argv[1])
+def used():
+    return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+async def main():
+    async with endless_remote() as url:
+        mirror = Mirror(place / "mirror", url)
+        try:
+            await mirror.fetch_commit("7" * 40, 1)
+        except DiskFull as error:
+            print(error)
+            print(used() < 100_000)
+asyncio.run(main())
+' "$1"
+"""
+
+
+@pytest.mark.faults
+async def test_a_pack_without_end_takes_half_of_the_disk_at_most(
+    tmp_path: Path,
+) -> None:
+    unshare = ("unshare", "--user", "--map-root-user", "--mount")
+    if not shutil.which("unshare") or program(*unshare, "true").returncode != 0:
+        pytest.skip("a small disk needs user namespaces, which this host refuses")
+    small = tmp_path / "small"
+    small.mkdir()
+    script = ("sh", "-c", ENDLESS_PACK, "sh", str(small), sys.executable, str(ROOT))
+    done = await asyncio.to_thread(program, *unshare, *script)
+    said, *rest = done.stdout.splitlines() or [""]
+    assert "sends more than half of what is free" in said, done
+    assert rest == ["True"]
+
+
 @pytest.mark.parametrize(
     ("said", "kind"),
     [
@@ -236,7 +361,7 @@ async def test_a_full_disk_is_said_to_be_full(tmp_path: Path) -> None:
             NetworkDown,
         ),
         ("fatal: unable to access 'u': GnuTLS recv error (-110): ...", NetworkDown),
-        ("fatal: unable to access 'u': SSL certificate problem: expired", HostFault),
+        ("fatal: unable to access 'u': SSL certificate problem: expired", NetworkDown),
         (
             "fatal: could not read Username for 'https://x': terminal prompts disabled",
             HostFault,

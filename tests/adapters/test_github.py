@@ -8,8 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -33,6 +33,7 @@ from ci.models import StatusState
 from tests.fakes import misbehave
 from tests.fakes.github import TOKEN, FakeGitHub
 from tests.fakes.misbehave import Reply
+from tests.fakes.proxy import Stall, fault_proxy
 
 REPO = "Bullish-Design/nix-terminal"
 SHA = "6dcb09b5b57875f334f61aebed695e2e4193db5e"
@@ -231,6 +232,38 @@ async def test_what_could_go_elsewhere_is_never_sent(
             await post(github, **changes)
     assert caught.value.permanent
     assert server.requests == []
+
+
+@pytest.fixture
+def black_hole() -> Iterator[str]:
+    """An address to which connections are begun and never made: packets are lost there."""
+    with socket.socket() as listener, ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        # Nobody accepts them, and there is no room for more.
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+async def test_packets_that_are_lost_are_not_waited_for(black_hole: str) -> None:
+    begun = time.monotonic()
+    async with connected(black_hole, timeout=0.3) as github:
+        with pytest.raises(GitHubUnavailable):
+            await post(github)
+    assert time.monotonic() - begun < 5
+
+
+async def test_half_a_connection_is_not_waited_for(server: FakeGitHub) -> None:
+    """The request arrives, the answer stops in the middle, and nothing more is said."""
+    async with fault_proxy(server.port) as network:
+        network.fault = Stall(after=30)
+        async with connected(network.url(server.url), timeout=0.3) as github:
+            with pytest.raises(GitHubUnavailable):
+                await post(github)
+    assert len(server.taken) == 1
 
 
 async def test_nobody_home_is_unavailable() -> None:

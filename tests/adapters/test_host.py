@@ -147,6 +147,57 @@ def test_sleep_is_seen_by_either_clock() -> None:
     assert SleepWatch().look() < 1
 
 
+def test_a_process_that_stood_still_looks_too_late() -> None:
+    """Stopped or frozen: all clocks agree, but 15 seconds took a minute."""
+    moments = [0.0, 15.0, 75.0, 90.1, 98.0]
+    clocks = iter([Clocks(1000 + at, at, at) for at in moments])
+    watch = SleepWatch(lambda: next(clocks))
+    assert [watch.look(15) for _ in moments[1:]] == [0, 45, 0, 0]
+
+
+def test_a_busy_moment_or_a_corrected_clock_is_no_sleep() -> None:
+    moments = [
+        Clocks(wall=1000.0, running=0.0, since_boot=0.0),
+        Clocks(wall=1023.0, running=23.0, since_boot=23.0),
+        Clocks(wall=1045.0, running=38.0, since_boot=38.0),
+        Clocks(wall=-5000.0, running=53.0, since_boot=53.0),
+    ]
+    clocks = iter(moments)
+    watch = SleepWatch(lambda: next(clocks))
+    assert [watch.look(15) for _ in moments[1:]] == [0, 0, 0]
+
+
+JUMP = """
+import ctypes, os, sys
+from ci.adapters.host import SleepWatch
+CLONE_NEWTIME = 0x80
+libc = ctypes.CDLL(None, use_errno=True)
+watch = SleepWatch()
+awake = watch.look()
+if libc.unshare(CLONE_NEWTIME):
+    sys.exit(f"unshare: {os.strerror(ctypes.get_errno())}")
+with open("/proc/self/timens_offsets", "w") as offsets:
+    offsets.write("boottime 3600 0")
+there = os.open("/proc/self/ns/time_for_children", os.O_RDONLY)
+if libc.setns(there, CLONE_NEWTIME):
+    sys.exit(f"setns: {os.strerror(ctypes.get_errno())}")
+print(awake, round(watch.look()), watch.look())
+"""
+
+
+def test_the_kernel_s_own_boot_clock_tells_of_an_hour_of_sleep() -> None:
+    """In a time namespace the boot clock goes forward as it does during suspension."""
+    done = subprocess.run(
+        [sys.executable, "-c", JUMP], capture_output=True, text=True, timeout=30
+    )
+    if done.returncode and ("unshare" in done.stderr or "setns" in done.stderr):
+        pytest.skip(
+            f"no time namespace here ({done.stderr.strip()}): not tested that a jump of "
+            "the kernel's boot clock is seen as sleep"
+        )
+    assert done.stdout.split() == ["0.0", "3600", "0.0"], done.stderr
+
+
 async def test_versions_are_those_that_programs_print(tmp_path: Path) -> None:
     environ = {"PATH": os.environ["PATH"]}
     git = await program_version("git", run=process.run, environ=environ)

@@ -159,7 +159,10 @@ async def collect(store: NixStore) -> None:
 
 
 async def is_valid(daemon: Daemon, *paths: str) -> list[bool]:
-    return [await daemon.is_valid(path) for path in paths]
+    found = await daemon.valid(paths)
+    each = [await daemon.is_valid(path) for path in paths]
+    assert found == {path for path, valid in zip(paths, each, strict=True) if valid}
+    return each
 
 
 async def test_a_temporary_root_holds_as_long_as_the_connection(

@@ -7,6 +7,7 @@ import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -361,7 +362,7 @@ def processes_about(path: Path) -> list[Path]:
 async def test_a_mirror_that_lacks_the_commit_is_ours(bench: Bench) -> None:
     sha = commit_sample(bench.origin, "two-packages")
     url = (await bench.url(sha)).replace(sha, "0" * 40)
-    place = {"mirror": bench.mirror.path, "cache": bench.cache}
+    place: Any = {"mirror": bench.mirror.path, "cache": bench.cache}
     with pytest.raises(HostFault, match="the mirror lacks commit 0000"):
         await bench.evaluator.fetch_inputs(url, **place, say=bench.said.append)
     with pytest.raises(HostFault, match="Nix cannot read the mirror"):

@@ -165,6 +165,11 @@ def test_the_log_does_not_show_our_own_expression(version: str, name: str) -> No
             "«github:o/r/0f»/f.nix is b",
         ),
         ("\x1b[31;1merror:\x1b[0m red", "red"),
+        (
+            "error:\n       Failed assertions:\n       - write a\n       - write b\n\n x",
+            "failed assertions: write a; write b",
+        ),
+        ("error: Failed assertions:\n- write a", "failed assertions: write a"),
     ],
 )
 def test_odd_ends(output: str, line: str) -> None:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from ci.adapters.nix_daemon import BuildResult, BuildStatus, first_error, plain, verdict
+from ci.adapters.nix_daemon import (
+    BuildResult,
+    BuildStatus,
+    first_error,
+    plain,
+    verdict,
+    whose,
+)
 
 STORE = "/nix/store/"
 HASH = "0123456789abcdfghijklmnpqrsvwxyz-"
@@ -36,6 +43,40 @@ def test_only_evidence_against_a_derivation_is_the_commits_fault() -> None:
         "NO_SUBSTITUTERS": "host",
         "UNKNOWN": "host",
     }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "builder for '{path}' failed due to signal {number} (Killed)",
+        "Cannot build '{path}'.\nReason: builder failed due to signal {number} (X).\n"
+        "Output paths:\n  /nix/store/x",
+    ],
+    ids=["2.8", "2.34"],
+)
+def test_a_builder_that_was_ended_from_outside_is_no_evidence(text: str) -> None:
+    path = f"{STORE}{HASH}a.drv"
+
+    def of(number: int) -> str:
+        error = text.format(path=path, number=number)
+        return whose(BuildResult(path, BuildStatus.PERMANENT_FAILURE, error, {}))
+
+    assert {of(number) for number in (1, 2, 3, 9, 15)} == {"host"}
+    # Its own: illegal instruction, trap, abort, bus error, division, invalid memory.
+    assert {of(number) for number in (4, 5, 6, 7, 8, 11)} == {"commit"}
+
+
+def test_what_a_builder_prints_does_not_make_it_a_victim() -> None:
+    for error in (
+        "builder for 'a.drv' failed with exit code 1;\n"
+        "last 10 log lines:\n> failed due to signal 9 (Killed)",
+        "Cannot build 'a.drv'.\nReason: builder failed with exit code 1.\n"
+        "Last 2 log lines:\n> failed due to signal 9 (Killed)",
+    ):
+        result = BuildResult("a.drv", BuildStatus.PERMANENT_FAILURE, error, {})
+        assert whose(result) == "commit"
+    for status in BuildStatus:
+        assert whose(BuildResult("a.drv", status, "", {})) == verdict(status)
 
 
 # Texts that the builds of test_nix_daemon.py do not bring about, from Nix 2.8 and 2.34.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
+
+import pytest
 from hypothesis import given, strategies as st
 
 from ci.adapters.nix_eval.faults import Places
 from ci.adapters.nix_eval.stream import Stderr
+from ci.errors import CommitFault
 
 MARK = "0123456789abcdef"
 WRITTEN = b"""\
@@ -55,3 +59,28 @@ def test_a_line_without_end_is_said_before_its_end() -> None:
     stream.feed(b"\nerror: y\n" + b"z" * 2_000_000)
     stream.finish()
     assert sum(map(len, said)) == 3_000_011
+
+
+def test_a_name_without_end_is_not_waited_for() -> None:
+    said: list[bytes] = []
+    stream = Stderr(MARK, Places("/nix/store", "/srv/mirror"), said.append)
+    stream.feed(f'trace: {MARK}{{"path":["'.encode())
+    with pytest.raises(CommitFault, match="longer than a mebibyte"):
+        deque(map(stream.feed, [b"x" * 64_000] * 100))
+    stream.finish()
+    assert said == []
+
+
+def test_what_only_looks_like_a_mark_is_shown() -> None:
+    """A program that is built for an evaluation can see the mark, and say what it likes."""
+    said: list[bytes] = []
+    stream = Stderr(MARK, Places("/nix/store", "/srv/mirror"), said.append)
+    forged = [b"no json", b"[1]", b"7", b'"tree"', b"[" * 50_000]
+    for value in forged:
+        stream.feed(f"trace: {MARK}".encode() + value + b"\n")
+    assert b"".join(said).count(MARK.encode()) == len(forged)
+    assert not stream.marks
+    for number in range(1000):
+        stream.feed(f'trace: {MARK}{{"path":["p{number}"]}}\n'.encode())
+    assert stream.marks[-1] == {"path": ["p999"]}
+    assert len(stream.marks) < 10, "a million attributes must not stay in memory"

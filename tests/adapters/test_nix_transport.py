@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ci.adapters.nix_daemon import Event, LogLine, ProtocolError, connect
-from ci.errors import DaemonLost
+from ci.errors import DaemonDown, DaemonLost
 from tests.adapters.nix_cases import PATH, Location, Site, direct, instantiate
 from tests.fakes.nix_stores import NixStore
 from tests.fakes.waiting import wait_until
@@ -154,9 +154,13 @@ async def test_a_child_is_waited_for_even_when_cancelled_twice(
 
 async def test_nobody_at_the_socket(tmp_path: Path) -> None:
     nowhere = Location("", {}, tmp_path / "socket")
-    with pytest.raises(DaemonLost, match=r"cannot reach the Nix daemon .*No such file"):
+    with pytest.raises(
+        DaemonDown, match=r"cannot reach the Nix daemon .*No such file"
+    ) as down:
         async with connect(nowhere, env=PATH):
             pass
+    # Nothing was tried, so nothing is counted.
+    assert not down.value.counted
 
 
 @pytest.mark.parametrize(

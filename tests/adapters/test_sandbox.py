@@ -9,14 +9,21 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from ci.adapters.process import Finished, mark, run
-from ci.adapters.sandbox import Sandbox, available, system_binds
+from ci.adapters.sandbox import (
+    ROOM,
+    Confined,
+    Sandbox,
+    available,
+    find,
+    system_binds,
+)
 from tests.fakes.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -40,33 +47,34 @@ class House:
     root: Path
     become: tuple[str, ...]
 
-    async def run(self, argv: Sequence[str]) -> Finished:
-        """Run as that user, from an environment with a secret in it."""
-        env = {"PATH": os.environ["PATH"], "SECRET": CANARY}
-        return await run([*self.become, *argv], env=env, timeout=30)
+    async def run(self, confined: Confined) -> Finished:
+        """Run as that user, marked by a server that has a secret in its environment."""
+        server = mark({"SECRET": CANARY, "CREDENTIALS_DIRECTORY": CANARY}, "server")
+        argv = [*self.become, "/bin/sh", "-c", 'exec "$@"', "sh", *confined.argv]
+        return await run(argv, env=confined.marked(server), timeout=30)
 
-    async def sh(self, script: str, *, network: bool = False) -> str:
+    async def sh(self, script: str, *, network: bool = False, room: int = ROOM) -> str:
         """What the script printed, run as a command build."""
         argv = ["sh", "-c", script]
         checkout = self.root / "checkout"
-        sandboxed = Sandbox(shutil.which("bwrap")).command(
-            argv, checkout=checkout, network=network
+        confined = Sandbox(shutil.which("bwrap")).command(
+            argv, checkout=checkout, network=network, room=room
         )
-        done = await self.run(sandboxed)
+        done = await self.run(confined)
         assert done.code == 0, done
         return done.stdout.decode().strip()
 
-    async def evaluate(self, script: str, memory: int | None = None) -> Finished:
-        nix = FakeNix({"NIX_STORE_DIR": "/x"}, writable=(self.root / "store",))
-        sandboxed = Sandbox(shutil.which("bwrap")).evaluation(
+    async def evaluate(self, script: str, **env: str) -> Finished:
+        env = {"NIX_STORE_DIR": "/x", **env}
+        nix = FakeNix(env, writable=(self.root / "store",))
+        confined = Sandbox(shutil.which("bwrap")).evaluation(
             ["sh", "-c", script],
             nix=nix,
             readable=[self.root / "mirrors/1"],
             cache=self.root / "cache",
             network=False,
-            memory=memory,
         )
-        return await self.run(sandboxed)
+        return await self.run(confined)
 
 
 @pytest.fixture(params=["ourselves", "nobody"])
@@ -189,14 +197,50 @@ async def test_an_evaluation_reads_one_mirror_and_writes_its_cache(
     assert not (place / "mirrors/1/x").exists()
 
 
-async def test_the_memory_of_an_evaluation_is_limited(house: House) -> None:
-    # `tail` must hold the whole of a line without end.
-    hungry = "head -c 700000000 /dev/zero | tail -n 1 | wc -c"
-    done = await house.evaluate(hungry, memory=300_000_000)
-    assert b"memory exhausted" in done.stderr
-    assert done.stdout.strip() == b"0"
-    done = await house.evaluate("ulimit -v")
-    assert done.stdout.strip() == b"unlimited"
+async def test_what_lies_in_memory_has_an_end(house: House) -> None:
+    """Else three directories could fill half of the memory each."""
+    said = await house.sh(
+        """
+        for place in /tmp $HOME /dev/shm
+        do head -c 3000000 /dev/zero 2>/dev/null > $place/x; stat -c %s $place/x; done
+        touch /dev/x 2>/dev/null || echo no other place
+        """,
+        room=2**20,
+    )
+    assert said.split("\n") == [*3 * [str(2**20)], "no other place"]
+
+
+async def test_a_variable_is_no_argument_that_all_users_can_read(house: House) -> None:
+    """The configuration of Nix may hold the tokens that fetch private inputs."""
+    script = "cat /proc/[0-9]*/cmdline; echo; echo $NIX_CONFIG"
+    done = await house.evaluate(script, NIX_CONFIG=f"access-tokens = x={CANARY}")
+    arguments, variable = done.stdout.decode().strip().rsplit("\n", 1)
+    assert "--unshare-all" in arguments, "bubblewrap's own arguments are seen"
+    assert CANARY not in arguments
+    assert variable == f"access-tokens = x={CANARY}"
+
+
+HOSTILE = """
+unshare --user true 2>/dev/null && echo A NAMESPACE
+unshare --user --map-root-user --net true 2>/dev/null && echo A NETWORK
+mount -t tmpfs none /tmp 2>/dev/null && echo MOUNTED
+mount --bind /usr /tmp 2>/dev/null && echo BOUND
+mknod /tmp/disk b 254 0 2>/dev/null && echo A DEVICE
+for secret in /dev/mem /dev/kmsg /dev/sda /dev/vda /proc/kcore /sys/kernel /proc/1/root/root
+do head -c 1 $secret 2>/dev/null | grep -q . && echo READ $secret; done
+find /proc -type f -writable -not -path '/proc/[0-9]*' -not -path '/proc/pressure/*' \
+  -not -path /proc/mtrr -not -path '/proc/*self/*' 2>/dev/null
+find / -xdev -perm -4000 -newer /proc/1 2>/dev/null
+kill -9 1; test -d /proc/1 && echo 1 lives
+su root -c id </dev/null 2>/dev/null; sudo -n id 2>/dev/null
+cat /proc/1/status | grep -i nonewprivs
+"""
+
+
+async def test_nothing_of_the_kernel_is_open_to_it(house: House) -> None:
+    """No namespaces, mounts, devices, memory, settings, other users."""
+    said = await house.sh(HOSTILE)
+    assert said.split("\n") == ["1 lives", "NoNewPrivs:\t1"]
 
 
 async def test_without_bubblewrap_the_environment_is_empty_all_the_same(
@@ -204,10 +248,10 @@ async def test_without_bubblewrap_the_environment_is_empty_all_the_same(
 ) -> None:
     sandbox = Sandbox(None, path="/usr/bin:/bin")
     env = mark({"PATH": "/usr/bin:/bin", "SECRET": CANARY}, "one 'two'")
-    argv = sandbox.command(
+    confined = sandbox.command(
         ["env"], checkout=tmp_path, network=False, env={"COMMIT": "a b"}
     )
-    done = await run(argv, env=env, timeout=30)
+    done = await run(confined.argv, env=confined.marked(env), timeout=30)
     found = dict(line.split("=", 1) for line in done.stdout.decode().splitlines())
     assert found.pop("BUILD_SERVER_SPAWN")
     assert found == {
@@ -221,20 +265,30 @@ async def test_without_bubblewrap_the_environment_is_empty_all_the_same(
     }
 
 
-@pytest.mark.parametrize("prlimit", [shutil.which("prlimit"), None])
-async def test_limits_need_no_bubblewrap_and_no_prlimit(
-    prlimit: str | None, tmp_path: Path
+async def test_a_bubblewrap_that_lacks_late_options_does_without(
+    tmp_path: Path,
 ) -> None:
-    sandboxed = Sandbox(None, path="/usr/bin:/bin", prlimit=prlimit).evaluation(
-        ["sh", "-c", "ulimit -v; ulimit -c; echo $HOME"],
-        nix=FakeNix(),
-        readable=[],
-        cache=tmp_path,
-        network=False,
-        memory=2**30,
+    real = shutil.which("bwrap")
+    script = tmp_path / "bwrap"
+    script.write_text(
+        f"""#!/bin/sh
+        if [ "$1" = --help ]; then echo "--tmpfs DEST"; exit; fi
+        case " $* " in *" --size "*|*" --disable-userns "*) echo what >&2; exit 1;; esac
+        exec {real} "$@"
+        """
     )
-    done = await run(sandboxed, env={"PATH": "/usr/bin:/bin"}, timeout=30)
-    assert done.stdout.decode().split() == [str(2**20), "0", str(tmp_path)]
+    script.chmod(0o755)
+    found, why = await find(str(tmp_path))
+    assert (found, why) == (Sandbox(str(script), knows=frozenset()), "")
+    script.write_text("#!/bin/sh\necho no uid map >&2; exit 1\n")
+    found, why = await find(str(tmp_path))
+    assert found is None
+    assert "no uid map" in why
+    assert "RestrictNamespaces" in why
+    assert await find(str(tmp_path / "nowhere")) == (
+        None,
+        "bubblewrap (`bwrap`) is not installed, or not on our PATH",
+    )
 
 
 SERVER = """
@@ -244,10 +298,10 @@ from ci.adapters.process import spawn
 from ci.adapters.sandbox import Sandbox
 async def main():
     script = f"setsid sleep {sys.argv[2]} & echo ready; sleep {sys.argv[2]}"
-    argv = Sandbox(shutil.which("bwrap")).command(
+    confined = Sandbox(shutil.which("bwrap")).command(
         ["sh", "-c", script], checkout=Path(sys.argv[1]), network=False
     )
-    async with spawn(argv, env={"PATH": os.environ["PATH"]}) as process:
+    async with spawn(confined.argv, env=confined.env) as process:
         print((await process.read()).decode(), end="", flush=True)
         await process.wait()
 asyncio.run(main())
@@ -269,6 +323,38 @@ async def test_it_dies_with_the_server(tmp_path: Path) -> None:
         assert len(alive().split()) >= 3
         server.send_signal(signal.SIGKILL)
     await wait_until(lambda: not alive(), what="the death of the sandbox")
+
+
+@pytest.mark.parametrize("profile", ["command", "evaluation"])
+def test_nothing_is_mounted_below_what_a_commit_can_write(
+    tmp_path: Path, profile: str
+) -> None:
+    """There a link of its own could lead bubblewrap elsewhere (CVE-2026-87766)."""
+    sandbox = Sandbox("/usr/bin/bwrap")
+    nix = FakeNix(
+        {}, readable=(Path("/etc/nix/nix.conf"),), writable=(tmp_path / "store",)
+    )
+    if profile == "command":
+        confined = sandbox.command(["true"], checkout=tmp_path, network=True)
+    else:
+        mirror = tmp_path / "mirrors/1.git"
+        confined = sandbox.evaluation(
+            ["true"], nix=nix, readable=[mirror], cache=tmp_path / "cache", network=True
+        )
+    options = confined.argv[1 : confined.argv.index("--")]
+    places = {"--bind": 2, "--ro-bind": 2, "--ro-bind-try": 2, "--symlink": 2}
+    places |= {"--tmpfs": 1, "--dir": 1, "--proc": 1, "--dev": 1}
+    made = [
+        (word, options[at + places[word]])
+        for at, word in enumerate(options)
+        if word in places
+    ]
+    written = [place for word, place in made if word == "--bind"]
+    assert len(written) == (1 if profile == "command" else 2)
+    assert len(made) > 20
+    for place in written:
+        below = [other for _, other in made if other.startswith(f"{place}/")]
+        assert below == []
 
 
 def test_the_programs_of_other_systems_are_found(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +24,8 @@ import jwt
 from aiohttp import web
 
 from tests.fakes import github_contract
+from tests.fakes.github_hooks import Answer, Hooks
+from tests.fakes.github_refusal import Refusal, refused
 from tests.fakes.misbehave import Reply
 
 TOKEN = "github_pat_11AAAAAAA0_test"
@@ -54,21 +57,15 @@ class Status:
     at: float
 
 
-class Refusal(Exception):
-    """GitHub says no: HTTP status and message."""
-
-    def __init__(self, status: int, message: str) -> None:
-        self.status = status
-        super().__init__(message)
-
-
 class FakeGitHub:
     """Use as `async with FakeGitHub() as github:`; `github.url` is the API's address.
 
     `tokens`: personal tokens that are accepted. `commits`: the SHAs that exist, or None
     for all of them. `repositories`: full names that the credential may see, or None for
     all. `apps`: GitHub Apps, id -> public key in PEM. All may be changed at any time,
-    as may `token_life` of installation tokens and the `token_expiry` that is told.
+    as may `token_life` of installation tokens, the `token_expiry` that is told, and
+    `clock_offset`, the seconds by which this GitHub's clock is ahead. `hooks` are its
+    webhooks and branches.
     """
 
     def __init__(
@@ -86,6 +83,8 @@ class FakeGitHub:
         self.installation_tokens: dict[str, tuple[str, datetime]] = {}
         self.token_life = timedelta(hours=1)
         self.token_expiry = ""
+        self.clock_offset = 0.0
+        self.hooks = Hooks()
         self.violations: list[str] = []
         self.requests: list[Seen] = []
         self.taken: list[Status] = []
@@ -108,7 +107,7 @@ class FakeGitHub:
     ) -> None:
         await self.stop()
         if error is None:
-            assert self.violations == []
+            assert self.violations == [], self.violations
 
     async def start(self, port: int = 0) -> None:
         """Listen on 127.0.0.1; the same port again is GitHub coming back."""
@@ -127,6 +126,7 @@ class FakeGitHub:
 
     async def stop(self) -> None:
         """Stop listening: connections are refused from now on."""
+        await self.hooks.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -209,7 +209,7 @@ class FakeGitHub:
             if scripted is not None:
                 return await self._misbehave(request, seen, scripted)
             if broken:
-                return _refuse(Refusal(422, broken[0]))
+                return refused(Refusal(422, broken[0]))
             return self._behave(seen, checked)
         finally:
             self._mutations -= mutation
@@ -242,17 +242,21 @@ class FakeGitHub:
         self, seen: Seen, checked: github_contract.Request | None
     ) -> web.StreamResponse:
         try:
-            status, document = self._answer(seen)
+            status, document, more = self._answer(seen)
         except Refusal as refusal:
-            return _refuse(refusal)
+            return refused(refusal)
+        headers = self._headers() | more
+        if document is None:
+            return web.Response(status=status, headers=headers)
         body = json.dumps(document).encode()
         if checked is not None:
             self.violations.extend(github_contract.wrong_reply(checked, status, body))
-        return web.Response(status=status, body=body, headers=self._headers())
+        return web.Response(status=status, body=body, headers=headers)
 
     def _headers(self) -> dict[str, str]:
         headers = {
             "Content-Type": "application/json; charset=utf-8",
+            "Date": formatdate(time.time() + self.clock_offset, usegmt=True),
             "X-RateLimit-Limit": "5000",
             "X-RateLimit-Remaining": str(5000 - len(self.requests)),
             "X-RateLimit-Reset": str(int(time.time()) + 3600),
@@ -261,30 +265,52 @@ class FakeGitHub:
             headers["GitHub-Authentication-Token-Expiration"] = self.token_expiry
         return headers
 
-    def _answer(self, seen: Seen) -> tuple[int, Any]:
-        match [seen.method, *seen.path.strip("/").split("/")]:
+    def _answer(self, seen: Seen) -> Answer:
+        path, _, query = seen.path.partition("?")
+        match [seen.method, *path.strip("/").split("/")]:
             case ["POST", "repos", owner, repo, "statuses", sha]:
                 self._check_token(seen, f"{owner}/{repo}")
-                return 201, self._take(seen, f"{owner}/{repo}", sha)
+                return 201, self._take(seen, f"{owner}/{repo}", sha), {}
             case ["GET", "repos", owner, repo, "installation"]:
                 app = self._check_jwt(seen)
                 self._check_repository(f"{owner}/{repo}")
-                return 200, github_contract.example("installation") | {"app_id": app}
+                shown = github_contract.example("installation") | {"app_id": app}
+                return 200, shown, {}
             case ["POST", "app", "installations", _, "access_tokens"]:
                 self._check_jwt(seen)
-                return 201, self._mint(seen)
+                return 201, self._mint(seen), {}
             case ["GET", "app"]:
                 app = self._check_jwt(seen)
-                return 200, github_contract.example("integration") | {"id": app}
+                return 200, github_contract.example("integration") | {"id": app}, {}
             case ["GET", "user"]:
                 self._check_token(seen, None)
                 user = github_contract.example(
                     "private-user-response-with-public-profile-information"
                 )
-                return 200, user | {"user_view_type": "public"}
+                return 200, user | {"user_view_type": "public"}, {}
             case ["GET", "rate_limit"]:
                 self._check_token(seen, None)
-                return 200, github_contract.example("rate-limit-overview")
+                return 200, github_contract.example("rate-limit-overview"), {}
+            case ["GET", "repos", owner, repo, "git", "ref", ref]:
+                self._check_token(seen, f"{owner}/{repo}")
+                return _found(self.hooks.ref(f"{owner}/{repo}", ref, seen.headers))
+            case [_, "repos", owner, repo, "hooks", *rest]:
+                self._check_token(seen, f"{owner}/{repo}")
+                return self._of_hooks(seen, f"{owner}/{repo}", rest, query)
+        raise Refusal(404, "Not Found")
+
+    def _of_hooks(self, seen: Seen, repo: str, rest: list[str], query: str) -> Answer:
+        if self.hooks.denied(seen.method):
+            raise Refusal(403, "Resource not accessible by personal access token")
+        hook = self.hooks.find(repo, rest[0]) if rest else None
+        match [seen.method, *rest[1:]]:
+            case ["GET"] if not rest:
+                return self.hooks.listed(repo)
+            case ["GET", "deliveries"] if hook is not None:
+                base = self.url + seen.path.partition("?")[0]
+                return self.hooks.deliveries(hook, base, query)
+            case ["POST", "deliveries", delivery, "attempts"] if hook is not None:
+                return _found(self.hooks.again(hook, int(delivery)))
         raise Refusal(404, "Not Found")
 
     def _check_token(self, seen: Seen, repo: str | None) -> None:
@@ -365,18 +391,7 @@ class FakeGitHub:
         return shown
 
 
-def _refuse(refusal: Refusal) -> web.Response:
-    document: dict[str, Any] = {
-        "message": str(refusal),
-        "documentation_url": "https://docs.github.com/rest",
-    }
-    if refusal.status == 422:
-        document |= {
-            "message": "Validation Failed",
-            "errors": [
-                {"resource": "Status", "code": "custom", "message": str(refusal)}
-            ],
-        }
-        if str(refusal).startswith("No commit found"):
-            document = {"message": str(refusal)}
-    return web.json_response(document, status=refusal.status)
+def _found(answer: Answer | None) -> Answer:
+    if answer is None:
+        raise Refusal(404, "Not Found")
+    return answer

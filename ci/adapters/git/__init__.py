@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ci.adapters.git import files
-from ci.adapters.git.command import FETCH
+from ci.adapters.git.command import FETCH, no_git
 from ci.adapters.git.names import FULL_ID, PREFIX, check_id, possible_branch
 from ci.adapters.git.runner import LOCAL_SECONDS, GitRunner, Token
 from ci.errors import CommitVanished, HostFault
@@ -30,7 +30,7 @@ RECORD = ("-z", "--encoding=UTF-8", "--format=%H%x00%an%x00%B")
 KEPT = 20
 LIST_SECONDS = 60.0
 FETCH_SECONDS = 3600.0
-STALL_SECONDS = 60
+STALL_SECONDS = 30
 
 
 class Mirror:
@@ -67,11 +67,26 @@ class Mirror:
         if not wanted:
             return {}
         await self._have()
-        list_refs = ("ls-remote", "--refs", "--", self.url, *wanted)
+        refs = await self._list(*wanted)
+        if not refs:
+            await self._check_remote()
+        return {wanted[ref]: sha for ref, sha in refs.items() if ref in wanted}
+
+    async def _list(self, *patterns: str) -> dict[str, str]:
+        list_refs = ("ls-remote", "--refs", "--", self.url, *patterns)
         done = await self._git.ask(*list_refs, seconds=LIST_SECONDS)
         lines = os.fsdecode(done.stdout).split("\n")
         found = ((ref, sha) for sha, _, ref in (line.partition("\t") for line in lines))
-        return {wanted[ref]: sha for ref, sha in found if ref in wanted}
+        return {ref: sha for ref, sha in found if ref}
+
+    async def _check_remote(self) -> None:
+        """Raise NetworkDown when the remote has no ref at all.
+
+        Any empty page says that nothing is there; only what has something to tell is
+        believed when it tells that a commit or branch is gone.
+        """
+        if not await self._list():
+            raise no_git(self.url)
 
     async def fetch_commit(self, sha: str, build: int) -> None:
         """Have a commit and all before it, and keep it under the build's number.
@@ -174,6 +189,29 @@ class Mirror:
         ask = ("merge-base", "--is-ancestor", old, new)
         return (await self._git.read(*ask, fine=(0, 1))).code == 0
 
+    async def lacks(self, shas: Sequence[str]) -> set[str]:
+        """Which of these commits are not in the mirror."""
+        if not shas:
+            return set()
+        for sha in shas:
+            check_id(sha)
+        await self._have()
+        names = "".join(f"{sha}^{{commit}}\n" for sha in shas).encode()
+        done = await self._git.read("cat-file", "--batch-check", input=names)
+        answers = done.stdout.decode(errors="replace").splitlines()
+        found = (answer.split(" ") for answer in answers)
+        present = {words[0] for words in found if words[1:2] == ["commit"]}
+        return {sha for sha in shas if sha not in present}
+
+    async def intact(self, sha: str) -> bool:
+        """Whether every file of a commit that was fetched can be read.
+
+        A mirror of which that is not true is fetched anew by the next fetch.
+        """
+        check_id(sha)
+        await self._have()
+        return await self._git.reads_whole("archive", "--format=tar", sha)
+
     async def checkout(self, sha: str, into: Path) -> None:
         """Write the files of a commit into a directory, made when absent.
 
@@ -185,7 +223,7 @@ class Mirror:
         env = self._git.env
         done = await files.unpack(archive, into, env=env, seconds=LOCAL_SECONDS)
         if done.code != 0:
-            raise self._git.error(done.stderr)
+            raise await self._git.error(done.stderr)
 
     def flake_url(self, build: int, sha: str, directory: str) -> str:
         """How Nix names the flake in `directory` of a commit that a build keeps.
@@ -219,6 +257,9 @@ class Mirror:
                     await self._replace()
                 await self._prepare()
                 await self._fetch_once(source, ref)
+            except CommitVanished:
+                await self._check_remote()
+                raise
             except HostFault:
                 if self._git.sound:
                     raise
@@ -228,7 +269,12 @@ class Mirror:
 
     async def _fetch_once(self, source: str, ref: str) -> None:
         refspec = f"+{source}:{ref}"
-        await self._git.fetch(*FETCH, self.url, refspec, seconds=FETCH_SECONDS)
+        try:
+            await self._git.fetch(*FETCH, self.url, refspec, seconds=FETCH_SECONDS)
+        except HostFault:
+            # Half a pack can be large, and the next fetch far away.
+            await asyncio.to_thread(files.sweep, self.path)
+            raise
 
     async def _replace(self) -> None:
         """Throw a damaged mirror away and fetch again what builds still work with."""

@@ -29,6 +29,11 @@ SAFE = (
     *("-c", "protocol.version=2"),
     *("-c", "gc.auto=0"),
     *("-c", "maintenance.auto=false"),
+    # Nothing here is slow without them, and each is one more file that can be damaged.
+    *("-c", "core.commitGraph=false"),
+    *("-c", "core.multiPackIndex=false"),
+    *("-c", "gc.writeCommitGraph=false"),
+    *("-c", "repack.writeBitmaps=false"),
 )
 # What old and honest histories are full of, and what no program of ours minds; GitHub
 # itself accepts it. Everything that is dangerous to check out stays refused.
@@ -46,6 +51,13 @@ FETCH = (
     "--no-show-forced-updates",
     "--refmap=",
     "--",
+)
+# Reads everything: for when git fails and there is no telling why.
+FSCK = (
+    *(part for name in HARMLESS for part in ("-c", f"fsck.{name}=ignore")),
+    "fsck",
+    "--no-dangling",
+    "--no-progress",
 )
 # A peer that sends fewer bytes a second than this for a while has gone away.
 LOW_SPEED = 1000
@@ -121,7 +133,16 @@ VANISHED = _any(
     "[Nn]ot a valid (?:commit|object) name",
     "not a tree object",
 )
+# Git takes any page for a server of the oldest kind, and looks there for files: a login
+# page in between is then an empty repository, or one that is full of damage.
+NO_GIT = _any(
+    "Unable to find [0-9a-f]+ under ",
+    "Cannot obtain needed object",
+    "info/refs not valid",
+)
 NO_SPACE = _any("No space left on device", "Disk quota exceeded")
+# SIGXFSZ: the limit that the runner sets for each file.
+TOO_LARGE = _any("died of signal 25", "File too large")
 REFUSED = _any(
     "Authentication failed",
     "could not read (?:Username|Password)",
@@ -157,16 +178,25 @@ UNREACHABLE = _any(
     "expected (?:flush|packet|'packfile')",
     "invalid server response",
     "Could not read from remote repository",
+    "unable to access '",
+    "index-pack|unpack-objects|did not (?:send|receive) ",
 )
+# Both a remote that sends rubbish and a mirror that holds some end like that.
+OF_EITHER = _any("index-pack|unpack-objects|did not (?:send|receive) ", "early EOF")
+LOCKED = _any(r"\.lock': File exists")
 
 
 def fault(stderr: str, url: str) -> BuildServerError:
     """The exception for what git said on failing: whose fault, and what to do."""
     said = sentence(stderr)
+    if NO_GIT.search(stderr):
+        return no_git(url)
     if VANISHED.search(stderr):
         return CommitVanished(f"{url} no longer has this commit: {said}")
     if NO_SPACE.search(stderr):
         return DiskFull(f"no room for git's mirror: {said}")
+    if TOO_LARGE.search(stderr):
+        return DiskFull(f"{url} sends more than half of what is free for the mirror")
     if REFUSED.search(stderr):
         return HostFault(
             f"{url} did not let us in: {said}; check github.token_file (the token needs "
@@ -180,13 +210,32 @@ def fault(stderr: str, url: str) -> BuildServerError:
             "check its url and github.token_file"
         )
     if "certificate" in stderr:
-        return HostFault(
+        # A login page in between looks like that, and so does a clock that is wrong.
+        return NetworkDown(
             f"{url} could not prove who it is: {said}; check this host's clock and its "
             "certificates"
         )
     if UNREACHABLE.search(stderr):
         return NetworkDown(f"{url} could not be reached: {said}")
     return HostFault(f"git failed: {said}")
+
+
+def doubtful(stderr: str) -> bool:
+    """Whether damage of the repository's own files may be behind this failure."""
+    if NO_GIT.search(stderr) or LOCKED.search(stderr) or "certificate" in stderr:
+        return False
+    if OF_EITHER.search(stderr):
+        return True
+    known = (VANISHED, NO_SPACE, TOO_LARGE, REFUSED, MOVED, NOT_FOUND, UNREACHABLE)
+    return not any(pattern.search(stderr) for pattern in known)
+
+
+def no_git(url: str) -> NetworkDown:
+    """Something answers there, which is not the remote."""
+    return NetworkDown(
+        f"what answers at {url} is no git server: is there a proxy or a login page in "
+        "between?"
+    )
 
 
 def sentence(stderr: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ ATTRIBUTES = "* -export-ignore -export-subst\n"
 # Not as root's `tar` does by itself: owners and modes of the archive mean nothing here,
 # and all files are as old as the checkout, which is what `make` expects.
 TAR = ("tar", "--extract", "--no-same-owner", "--no-same-permissions", "--touch")
+# How `tar` puts it when a part of a file still found room.
+SHORT_WRITE = re.compile(r"Wrote only \d+ of \d+ bytes")
 LEFTOVERS = (
     "*.lock",
     "gc.pid",
@@ -94,6 +97,7 @@ async def unpack(
     # An archive that was cut short by `tar` is not to blame.
     if extracted.code != 0 and packed.code in (0, -signal.SIGPIPE):
         said = extracted.stderr.decode(errors="replace")
-        kind = DiskFull if NO_SPACE.search(said) else HostFault
+        full = NO_SPACE.search(said) or SHORT_WRITE.search(said)
+        kind = DiskFull if full else HostFault
         raise kind(f"the files cannot be written to {into}: {sentence(said)}")
     return packed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -96,6 +96,11 @@ class GitHub:
         """Close the connections."""
         await self._api.close()
 
+    @property
+    def clock_skew(self) -> float | None:
+        """Seconds by which GitHub's clock is ahead of ours; None until it has told."""
+        return self._api.clock.skew
+
     def trouble(self) -> str:
         """Why the present credential is of no use; empty when it may be good."""
         credential = self._credential()
@@ -185,6 +190,19 @@ class GitHub:
             raise NetworkDown(f"no token for git: {error}") from error
         except (CredentialRejected, GitHubRefused):
             return None
+
+    async def ask(
+        self, repo: str, question: Callable[[Api, Mapping[str, str], str], Awaitable[T]]
+    ) -> T:
+        """Answer a `question(api, place, token)` about `repo` (`owner/name`).
+
+        `place` are the URL variables `owner` and `repo`. Raises GitHubUnavailable,
+        GitHubBusy, CredentialRejected, GitHubRefused.
+        """
+        place = _place(repo)
+        return await self._authorised(
+            repo, lambda token: question(self._api, place, token)
+        )
 
     async def _authorised(self, repo: str, ask: Callable[[str], Awaitable[T]]) -> T:
         """Run `ask` with a token; once more when an installation token died early."""

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -22,6 +24,7 @@ import aiohttp
 import gidgethub
 import gidgethub.abc
 
+from ci.adapters.github.clock import RemoteClock
 from ci.errors import (
     CredentialRejected,
     GitHubBusy,
@@ -31,6 +34,8 @@ from ci.errors import (
 )
 
 T = TypeVar("T")
+
+_NEXT = re.compile(r'<([^<>]+)>;\s*rel="next"')
 
 API_VERSION = "2022-11-28"
 REPLY_LIMIT = 1 << 20
@@ -52,10 +57,23 @@ _NONSENSE = (
 )
 
 
+@dataclass(frozen=True)
+class Reply:
+    """A document as it is now; `unchanged` when it still is what `etag` stands for.
+
+    `more` is the address of the next page, empty on the last one.
+    """
+
+    document: Any
+    etag: str
+    more: str
+    unchanged: bool
+
+
 class Api(gidgethub.abc.GitHubAPI):
     """gidgethub over a transport that refuses redirects and sorts replies by fault.
 
-    `clock_skew`: seconds by which GitHub's clock is ahead of ours, from its last reply.
+    `clock`: GitHub's, from its last reply.
     `expiry`: what GitHub says of the token's end, as a phrase.
     """
 
@@ -65,8 +83,14 @@ class Api(gidgethub.abc.GitHubAPI):
         self._session: aiohttp.ClientSession | None = None
         self._silent_until = 0.0
         self._unnamed_pauses = 0
-        self.clock_skew = 0.0
+        self._changing = asyncio.Lock()
+        self.clock = RemoteClock()
         self.expiry = ""
+
+    @property
+    def clock_skew(self) -> float:
+        """Seconds by which GitHub's clock is ahead of ours; 0 as long as it is unknown."""
+        return self.clock.skew or 0.0
 
     async def close(self) -> None:
         if self._session is not None:
@@ -89,6 +113,38 @@ class Api(gidgethub.abc.GitHubAPI):
             raise GitHubUnavailable(f"GitHub answered {status} where 201 was expected")
         return data
 
+    async def look(
+        self, url: str, place: Mapping[str, str], token: str, etag: str = ""
+    ) -> Reply:
+        """GET a document, or learn that it is still the one that `etag` stands for.
+
+        "Unchanged" costs nothing of the hour's limit:
+        https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api
+        """
+        full = gidgethub.sansio.format_url(url, place, base_url=self.base_url)
+        wanted = gidgethub.sansio.create_headers(self.requester, oauth_token=token)
+        if etag:
+            wanted["if-none-match"] = etag
+        await self.manage_rate_limit(method="GET", url=full)
+        status, headers, content = await self._exchange("GET", full, wanted, b"")
+        unchanged = status == HTTPStatus.NOT_MODIFIED
+        more = _NEXT.search(headers.get("Link", ""))
+        return Reply(
+            document=None if unchanged else json.loads(content),
+            etag=headers.get("ETag", ""),
+            more=more[1] if more else "",
+            unchanged=unchanged,
+        )
+
+    async def _make_request(
+        self, method: str, *arguments: Any, **options: Any
+    ) -> tuple[Any, str | None, int]:
+        """What changes something waits for the change before it, as GitHub asks."""
+        if method == "GET":
+            return await super()._make_request(method, *arguments, **options)
+        async with self._changing:
+            return await super()._make_request(method, *arguments, **options)
+
     async def manage_rate_limit(self, *, method: str, url: str) -> None:
         """Send nothing while GitHub wants silence."""
         left = self._silent_until - time.monotonic()
@@ -104,9 +160,21 @@ class Api(gidgethub.abc.GitHubAPI):
     async def _request(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
     ) -> tuple[int, Mapping[str, str], bytes]:
+        status, told, content = await self._exchange(method, url, headers, body)
+        if status == HTTPStatus.NOT_MODIFIED:
+            raise GitHubUnavailable(f"GitHub answered 304 to {method} {url}, unasked")
+        # gidgethub would stumble over headers of rate limits that it cannot read, and
+        # a status that GitHub has taken would be posted again.
+        return status, {"content-type": told.get("Content-Type", "")}, content
+
+    async def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """One request and its reply: a success, or 304; all else is raised."""
         # gidgethub would send the token to any absolute URL.
         if not url.startswith(f"{self.base_url}/"):
             raise GitHubUnavailable(f"{url} is not below {self.base_url}")
+        asked = time.time()
         try:
             async with self._open_session().request(
                 method,
@@ -123,14 +191,12 @@ class Api(gidgethub.abc.GitHubAPI):
             raise GitHubUnavailable(
                 f"no answer from {self.base_url}: {reason}"
             ) from error
-        self._note(response.headers)
-        if not 200 <= response.status < 300:
+        self._note(response.headers, asked)
+        good = 200 <= response.status < 300
+        if not good and response.status != HTTPStatus.NOT_MODIFIED:
             raise self._fault(method, url, response.status, response.headers, content)
         self._unnamed_pauses = 0
-        # gidgethub would stumble over headers of rate limits that it cannot read, and
-        # a status that GitHub has taken would be posted again.
-        kind = response.headers.get("Content-Type", "")
-        return response.status, {"content-type": kind}, content
+        return response.status, response.headers, content
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -140,9 +206,9 @@ class Api(gidgethub.abc.GitHubAPI):
             )
         return self._session
 
-    def _note(self, headers: Mapping[str, str]) -> None:
+    def _note(self, headers: Mapping[str, str], asked: float) -> None:
         moment = _moment(headers.get("Date", ""))
-        self.clock_skew = 0.0 if moment is None else moment - time.time()
+        self.clock.note(moment, asked)
         expiry = headers.get("GitHub-Authentication-Token-Expiration", "")
         self.expiry = f", expires {_line(expiry)}" if expiry else ""
 
@@ -163,10 +229,12 @@ class Api(gidgethub.abc.GitHubAPI):
             return CredentialRejected(f"{what}: the credential is not accepted")
         path = url.removeprefix(self.base_url)
         if status in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
-            wanted = headers.get("X-Accepted-GitHub-Permissions") or "statuses=write"
+            wanted = _line(headers.get("X-Accepted-GitHub-Permissions", ""))
+            if not wanted and "/statuses/" in path:
+                wanted = "statuses=write"
             return GitHubRefused(
-                f"{what} to {method} {path}: does the credential reach this repository "
-                f"with {_line(wanted)}?",
+                f"{what} to {method} {path}: does the credential reach this repository"
+                f"{f' with {wanted}' if wanted else ''}?",
                 status=status,
                 permanent=False,
             )

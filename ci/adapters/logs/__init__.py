@@ -16,6 +16,7 @@ from types import TracebackType
 
 from ci.adapters.logs.hub import LogHub
 from ci.errors import DiskFull, HostFault
+from ci.text import printable
 
 __all__ = ["LogHub", "LogWriter", "follow", "tail", "tail_offset"]
 
@@ -45,9 +46,7 @@ class LogWriter:
         self._left_out = 0
         self._end = b""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            self._file = os.open(path, flags, 0o640)
+            self._file = _open(path)
             self.size = os.fstat(self._file).st_size
         except OSError as error:
             raise _fault(path, error) from error
@@ -84,7 +83,7 @@ class LogWriter:
     def note(self, sentence: str) -> None:
         """A line of the server's own, on a line of its own, whatever the limit."""
         self._append_end()
-        self._say(sentence)
+        self._say(printable(sentence))
 
     def close(self) -> None:
         """Write what was kept of the end; harmless when repeated."""
@@ -205,6 +204,17 @@ def tail(path: Path, lines: int) -> list[str]:
         return []
     found = data.removesuffix(b"\n").split(b"\n") if data else []
     return [line.decode(errors="replace") for line in found]
+
+
+def _open(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return os.open(path, flags, 0o640)
+    except FileNotFoundError:
+        # With the last old log in it the folder may have been removed just now.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags, 0o640)
 
 
 def _fault(path: Path, error: OSError) -> HostFault:

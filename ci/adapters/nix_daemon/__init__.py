@@ -39,6 +39,7 @@ from ci.adapters.nix_daemon.results import (
     first_error,
     plain,
     verdict,
+    whose,
 )
 from ci.adapters.nix_daemon.transport import through_child, through_socket
 from ci.adapters.nix_daemon.wire import ProtocolError
@@ -64,6 +65,7 @@ __all__ = [
     "first_error",
     "plain",
     "verdict",
+    "whose",
 ]
 
 HEAD_OF_DERIVATION = 4096
@@ -94,7 +96,7 @@ async def connect(
 
     Without a socket a `nix-daemon --stdio` is run; `env` (PATH, HOME and the like)
     with `nix.env` over it is its whole environment. `newest` is the highest version of
-    the protocol to offer. Raises DaemonLost when no daemon answers, DaemonRefused when
+    the protocol to offer. Raises DaemonDown when no daemon answers, DaemonRefused when
     it does not let us in, ProtocolError when it is too old or no Nix daemon.
     """
     way = (
@@ -194,6 +196,15 @@ class Daemon:
     async def is_valid(self, path: str) -> bool:
         """Whether the store has this path."""
         return await self._about("looking for", path, Operation.IS_VALID_PATH)
+
+    async def valid(self, paths: Sequence[str]) -> set[str]:
+        """Those of the paths that the store has."""
+        found = await self._connection.ask(
+            f"looking for {len(paths)} path{'s' * (len(paths) != 1)}",
+            operations.query_valid(paths),
+            operations.read_paths,
+        )
+        return set(found)
 
     async def query_path_info(self, path: str) -> PathInfo | None:
         """What the store knows of this path; None when it does not have it."""

@@ -17,15 +17,16 @@ from ci.adapters.nix_daemon.greeting import (
     read_hello,
 )
 from ci.adapters.nix_daemon.messages import read_messages
+from ci.adapters.nix_daemon.results import plain
 from ci.adapters.nix_daemon.transport import READ_SIZE, Link
 from ci.adapters.nix_daemon.wire import Inbox, Parse
-from ci.errors import DaemonLost
+from ci.errors import DaemonDown, DaemonLost, NetworkDown
 
 T = TypeVar("T")
 
 Drain = Callable[[], Awaitable[None]]
 
-GREETING_WITHIN = 60.0
+GREETING_WITHIN = 30.0
 ANSWER_WITHIN = 600.0
 """Seconds; asking what is missing may wait for several caches that do not answer."""
 
@@ -40,13 +41,16 @@ class Connection:
         self._unfinished = ""
 
     async def greet(self, newest: Version) -> Greeting:
-        """Introduce both sides. Raises DaemonLost, DaemonRefused, ProtocolError."""
-        async with self._answering("greeting it", GREETING_WITHIN):
-            self._link.outgoing.write(HELLO)
-            version = await self._parse(read_hello(self._inbox, newest))
-            self._link.outgoing.write(introduce(version))
-            greeting = await self._parse(read_greeting(self._inbox, version))
-            refusal = await self._parse(read_messages(self._inbox, _silent()))
+        """Introduce both sides. Raises DaemonDown, DaemonRefused, ProtocolError."""
+        try:
+            async with self._answering("greeting it", GREETING_WITHIN):
+                self._link.outgoing.write(HELLO)
+                version = await self._parse(read_hello(self._inbox, newest))
+                self._link.outgoing.write(introduce(version))
+                greeting = await self._parse(read_greeting(self._inbox, version))
+                refusal = await self._parse(read_messages(self._inbox, _silent()))
+        except DaemonLost as error:
+            raise DaemonDown(str(error)) from error
         if refusal:
             raise refusal
         return greeting
@@ -113,10 +117,12 @@ class Connection:
         with suppress(ConnectionError):
             if data := await self._link.reader.read(READ_SIZE):
                 return data
-        why = await self._link.epitaph()
-        raise DaemonLost(
-            f"{self._link.name} closed the connection while {self._unfinished}: {why}"
-        )
+        why = plain(await self._link.epitaph())
+        doing = f"{self._link.name} closed the connection while {self._unfinished}"
+        # How Nix 2.8 dies of a cache that is out of reach.
+        if "SubstituterDisabled" in why:
+            raise NetworkDown(f"{doing}, for want of a cache: {why}")
+        raise DaemonLost(f"{doing}: {why}")
 
 
 def _silent() -> Activities:

@@ -16,7 +16,7 @@ from functools import partial
 from ci.adapters.nix_daemon.events import Activities, Field, ResultKind
 from ci.adapters.nix_daemon.results import plain
 from ci.adapters.nix_daemon.wire import Inbox, Parse, ProtocolError
-from ci.errors import DiskFull, HostFault
+from ci.errors import DiskFull, HostFault, NetworkDown
 
 MAX_LINE = 1024 * 1024
 MAX_FIELDS = 8
@@ -39,8 +39,8 @@ class _Tag(IntEnum):
 def read_messages(inbox: Inbox, activities: Activities) -> Parse[HostFault | None]:
     """Read to the end of the messages. None: the reply follows.
 
-    When they end in an error no reply follows: it is returned as a DaemonRefused, or a
-    DiskFull where its text says so. Raises ProtocolError on what is no message.
+    When they end in an error no reply follows: it is returned as a DaemonRefused, or as
+    DiskFull or NetworkDown where its text says so. Raises ProtocolError on what is no message.
     """
     while True:
         _whole_lines(inbox, activities.line)
@@ -160,6 +160,8 @@ def _refusal(text: str) -> HostFault:
     full = ("No space left on device", "database or disk is full")
     if any(words in text for words in full):
         return DiskFull(f"the Nix daemon has no room left: {text}")
+    if "unable to download '" in text:
+        return NetworkDown(f"a cache of the Nix daemon's does not work: {text}")
     return DaemonRefused(text)
 
 

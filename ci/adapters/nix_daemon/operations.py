@@ -31,6 +31,7 @@ class Operation(IntEnum):
     ADD_INDIRECT_ROOT = 12
     SET_OPTIONS = 19
     QUERY_PATH_INFO = 26
+    QUERY_VALID_PATHS = 31
     QUERY_MISSING = 40
     BUILD_PATHS_WITH_RESULTS = 46
 
@@ -88,6 +89,11 @@ def query_missing(derivations: Sequence[str]) -> bytes:
     return integers(Operation.QUERY_MISSING) + _all_outputs(derivations)
 
 
+def query_valid(paths: Sequence[str]) -> bytes:
+    """Without asking caches for those that are missing."""
+    return integers(Operation.QUERY_VALID_PATHS) + strings(paths) + integers(False)
+
+
 def build(derivations: Sequence[str]) -> bytes:
     normal = 0
     wanted = _all_outputs(derivations)
@@ -110,6 +116,10 @@ def read_nothing(inbox: Inbox) -> Parse[None]:
 
 def read_flag(inbox: Inbox) -> Parse[bool]:
     return (yield from inbox.u64()) != 0
+
+
+def read_paths(inbox: Inbox) -> Parse[list[str]]:
+    return (yield from inbox.texts())
 
 
 def read_missing(inbox: Inbox) -> Parse[Missing]:

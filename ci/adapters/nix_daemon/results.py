@@ -97,6 +97,25 @@ def verdict(status: BuildStatus) -> Verdict:
     return _VERDICTS.get(status, "host")
 
 
+# Sent by the kernel short of memory, or by whoever ends the service: hang-up, interrupt,
+# quit, kill, terminate. A builder that breaks dies of others, or exits.
+_FROM_OUTSIDE = frozenset({1, 2, 3, 9, 15})
+_SIGNAL = re.compile(r"failed due to signal (\d+)")
+
+
+def whose(result: BuildResult) -> Verdict:
+    """Whose matter a result is: its status decides, but for a builder that was killed.
+
+    Nix counts that as the derivation's own failure. The signal is told only in the
+    daemon's text; a builder that kills itself to be `host` has failed all the same.
+    """
+    if result.status is BuildStatus.PERMANENT_FAILURE:
+        signal = _SIGNAL.search(_without_log(result.error))
+        if signal and int(signal[1]) in _FROM_OUTSIDE:
+            return "host"
+    return verdict(result.status)
+
+
 _ANSI = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])"
 )
@@ -144,7 +163,7 @@ def _without_log(text: str) -> str:
 
 
 def _failed(text: str, log_tail: Sequence[bytes]) -> str:
-    if signal := re.search(r"failed due to signal (\d+)", text):
+    if signal := _SIGNAL.search(text):
         return f"killed by signal {signal[1]}"
     if code := re.search(r"failed with exit code (\d+)", text):
         said = last_meaningful(log_tail)

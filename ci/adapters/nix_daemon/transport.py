@@ -12,7 +12,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ci.errors import DaemonLost
+from ci.errors import DaemonDown
 
 READ_SIZE = 256 * 1024
 LAST_WORDS = 4096
@@ -42,11 +42,11 @@ class Link:
 
 @asynccontextmanager
 async def through_socket(path: Path) -> AsyncIterator[Link]:
-    """A connection to a running daemon. Raises DaemonLost when there is none."""
+    """A connection to a running daemon. Raises DaemonDown when there is none."""
     try:
         reader, writer = await asyncio.open_unix_connection(path, limit=READ_SIZE)
     except OSError as error:
-        raise DaemonLost(
+        raise DaemonDown(
             f"cannot reach the Nix daemon at {path}: {error.strerror or error}; "
             "is nix-daemon running, and may this user connect to it?"
         ) from error
@@ -65,7 +65,7 @@ async def _unexplained() -> str:
 async def through_child(daemon: str, env: Mapping[str, str]) -> AsyncIterator[Link]:
     """A `nix-daemon --stdio` of our own, gone and reaped on exit.
 
-    Raises DaemonLost when it cannot be started.
+    Raises DaemonDown when it cannot be started.
     """
     last_words = _LastWords()
     with ExitStack() as ours, ExitStack() as theirs:
@@ -120,7 +120,7 @@ async def _start(
             start_new_session=True,
         )
     except OSError as error:
-        raise DaemonLost(f"cannot start {daemon}: {error.strerror}") from error
+        raise DaemonDown(f"cannot start {daemon}: {error.strerror}") from error
 
 
 async def _request_pipe(
@@ -170,6 +170,8 @@ async def _end(process: Process) -> None:
         except TimeoutError:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, then)
+                # One that was stopped would not notice.
+                os.killpg(process.pid, signal.SIGCONT)
     await process.wait()
 
 

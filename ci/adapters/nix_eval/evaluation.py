@@ -10,22 +10,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from itertools import chain
 from time import monotonic
 from typing import Any
 
 from ci.adapters.nix_eval.expression import Attempt, Expressions, Place, Say
 from ci.adapters.nix_eval.faults import ASKED_NETWORK, host_fault
 from ci.adapters.nix_eval.flake import FlakeUrl
+from ci.adapters.nix_eval.harness import Harness
 from ci.adapters.nix_eval.inputs import Inputs
 from ci.adapters.nix_eval.patterns import Name, Request
 from ci.adapters.nix_eval.targets import Evaluated, Naming, unwanted
 from ci.errors import BuildServerError, CommitFault, HostFault, HostLimit
 from ci.models import human_seconds
+from ci.text import printable
 
 EXPRESSION = files("ci.adapters.nix_eval").joinpath("targets.nix").read_text()
 # How many failing targets get their own message, and how many are evaluated at a time.
 EXPLAINED = 20
 AT_A_TIME = 2
+# What history and pages can cope with.
+MOST_TARGETS = 5000
+# As long as the name of a file, or nearly that of a derivation, may be.
+LONGEST_NAME = 255
 KILLED = 9
 
 Key = tuple[str, ...]
@@ -44,6 +51,7 @@ class Evaluation:
         import_from_derivation: bool,
         say: Say,
         timeout: float,
+        harness: Harness | None = None,
     ) -> None:
         nix = expressions.nix
         allowed = "true" if import_from_derivation else "false"
@@ -54,6 +62,7 @@ class Evaluation:
         self._place = place
         self._say = say
         self._timeout = timeout
+        self._harness = harness
         self._deadline = monotonic() + timeout
         self._naming = Naming(nix.system, nix.store_dir)
         self._failed: dict[Key, Evaluated] = {}
@@ -85,6 +94,7 @@ class Evaluation:
             attempt = await self._attempt(requests, mode)
             if attempt.answer is not None:
                 answer: Mapping[str, Any] = attempt.answer
+                _check_size(answer)
                 return answer
             error = self._error(attempt)
             if not isinstance(error, CommitFault):
@@ -101,7 +111,7 @@ class Evaluation:
         if attempt.expired or (path is None and pattern is None):
             return None
         key = tuple(path) if path else (str(pattern),)
-        if key in self._failed:
+        if key in self._failed or max(map(len, key)) > LONGEST_NAME:
             return None
         name = self._naming.name(path) if path else str(pattern)
         self._failed[key] = Evaluated(name, error=error)
@@ -155,15 +165,23 @@ class Evaluation:
         return self._naming.evaluated(target)
 
     async def _attempt(self, requests: Sequence[Request], mode: str) -> Attempt:
+        text = EXPRESSION
+        arguments: dict[str, Any] = {
+            "source": self._flake.source,
+            "url": self._flake.url,
+            "requests": [request.argument() for request in requests],
+            "skip": list(self._failed),
+            "most": MOST_TARGETS,
+            "mode": mode,
+        }
+        if self._harness is not None:
+            text = self._harness.around(text)
+            arguments["harness"] = self._harness.argument(
+                self._naming.system, self._naming.store_dir
+            )
         return await self._expressions.run(
-            EXPRESSION,
-            {
-                "source": self._flake.source,
-                "url": self._flake.url,
-                "requests": [request.argument() for request in requests],
-                "skip": list(self._failed),
-                "mode": mode,
-            },
+            text,
+            arguments,
             self._place,
             options=self._options,
             say=self._say,
@@ -171,11 +189,13 @@ class Evaluation:
         )
 
     async def _inputs_restored(self, attempt: Attempt) -> bool:
-        """Whether Nix wanted the network only for locked inputs that the store lost."""
-        if self._inputs_checked or not ASKED_NETWORK.search(attempt.output):
+        """Whether Nix failed only for want of locked inputs that the store lost."""
+        # The harness's are never asked of the network.
+        suspected = self._harness or ASKED_NETWORK.search(attempt.output)
+        if self._inputs_checked or not suspected:
             return False
         self._inputs_checked = True
-        inputs = await self._inputs.read(self._flake, self._place.mirror)
+        inputs = await self._inputs.read(self._flake, self._place.mirror, self._harness)
         lost = await self._inputs.invalid(inputs)
         if lost:
             await self._inputs.fetch(lost, self._place, self._say)
@@ -188,6 +208,8 @@ class Evaluation:
             return CommitFault(
                 f"evaluation took longer than {limit}{self._at(attempt)}"
             )
+        if attempt.excess is not None:
+            return HostLimit(attempt.excess.sentence("evaluation", self._at(attempt)))
         line = attempt.line
         fault = host_fault(attempt.output, line)
         if attempt.signal == KILLED:
@@ -195,10 +217,8 @@ class Evaluation:
                 f"evaluation was killed{self._at(attempt)}: this host ran out of memory"
             )
         if isinstance(fault, HostLimit):
-            limit = f"{self._expressions.memory / 2**30:.3g} GiB"
-            return HostLimit(
-                f"evaluation needed more than {limit} of memory{self._at(attempt)}"
-            )
+            took = self._expressions.limits.too_much_memory
+            return HostLimit(took.sentence("evaluation", self._at(attempt)))
         if fault is not None:
             return fault
         if not attempt.marks:
@@ -211,7 +231,25 @@ class Evaluation:
 
     def _at(self, attempt: Attempt) -> str:
         path = attempt.last.get("path")
-        return f", at {self._naming.name(path)}" if path else ""
+        if not path:
+            return ""
+        return f", at {printable(self._naming.name(path)[:LONGEST_NAME])}"
+
+
+def _check_size(answer: Mapping[str, Any]) -> None:
+    """Raises CommitFault for more, or longer, than anybody can have meant."""
+    many = answer["many"]
+    if many > MOST_TARGETS:
+        raise CommitFault(
+            f"{many} targets match, and at most {MOST_TARGETS} are built of one commit: "
+            "name fewer in `targets`"
+        )
+    for name in chain.from_iterable(target["path"] for target in answer["targets"]):
+        if len(name) > LONGEST_NAME:
+            raise CommitFault(
+                f"the name of an attribute is longer than {LONGEST_NAME} characters: "
+                f"{printable(name[:LONGEST_NAME])}"
+            )
 
 
 def _key(target: Mapping[str, Any]) -> Key:

@@ -16,13 +16,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ci.adapters.cells import Cells, Excess, Limits
 from ci.adapters.nix_environment import EXPERIMENTAL, NixEnvironment
 from ci.adapters.nix_eval.faults import Places, first_line, plain
 from ci.adapters.nix_eval.stream import Stderr
-from ci.adapters.process import run
+from ci.adapters.process import TooMuchOutput, run
 from ci.adapters.sandbox import Sandbox
+from ci.errors import CommitFault
+from ci.text import printable
 
-ANSWER_LIMIT = 256 * 1024 * 1024
+ANSWER_LIMIT = 32 * 1024 * 1024
+# The kernel takes no longer argument (MAX_ARG_STRLEN, execve(2)): bytes.
+LONGEST_CALL = 128 * 1024 - 1
 # What a commit says in nixConfig, and what this machine calls `nixpkgs`, is not asked.
 OPTIONS = (
     *("--option", "accept-flake-config", "false"),
@@ -30,6 +35,8 @@ OPTIONS = (
     *("--option", "flake-registry", ""),
     *("--option", "warn-dirty", "false"),
     *("--option", "connect-timeout", "5"),
+    # Nix waits five minutes for a server that has stopped sending, and tries five times.
+    *("--option", "stalled-download-timeout", "30"),
     "--show-trace",
 )
 
@@ -50,7 +57,8 @@ class Attempt:
 
     `marks` are what it said on the way, `output` is the last MiB of standard error
     without colours (`places` explains its paths), `code` the exit code (< 0: the signal
-    that killed it), `expired` that its time was over.
+    that killed it), `expired` that its time was over, `excess` which limit it ran into,
+    if the kernel tells.
     """
 
     answer: Any
@@ -59,6 +67,7 @@ class Attempt:
     places: Places
     code: int = 0
     expired: bool = False
+    excess: Excess | None = None
 
     @property
     def last(self) -> Mapping[str, Any]:
@@ -68,7 +77,7 @@ class Attempt:
     @property
     def line(self) -> str:
         """The one line of `output` that tells a person what is wrong."""
-        return first_line(self.output, self.places)
+        return printable(first_line(self.output, self.places))
 
     @property
     def signal(self) -> int:
@@ -78,12 +87,13 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Expressions:
-    """Runs expressions; `memory` is bytes, `env` what the sandbox itself is run with."""
+    """Runs expressions, each in a cell with these limits; `env` has our mark."""
 
     nix: NixEnvironment
     sandbox: Sandbox
-    memory: int
+    limits: Limits
     env: Mapping[str, str]
+    cells: Cells
 
     async def run(
         self,
@@ -99,40 +109,57 @@ class Expressions:
         """Apply the function `text` to `arguments` and a fresh `mark`.
 
         With `network` Nix has its credentials, too. `timeout` is seconds. Raises what
-        process.run raises; every failure of Nix's is in the result.
+        process.run raises, and CommitFault where what the commit made up is too long;
+        every failure of Nix's is in the result.
         """
         mark = secrets.token_hex(16)
         nix = self.nix.for_fetching() if network else self.nix
-        call = f"({text}) (builtins.fromJSON {literal({**arguments, 'mark': mark})})"
         argv = [nix.nix, *EXPERIMENTAL, "eval", "--raw", *OPTIONS, *options]
-        sandboxed = self.sandbox.evaluation(
-            [*argv, "--expr", call],
-            nix=nix,
-            readable=[place.mirror],
-            cache=place.cache,
-            network=network,
-            memory=self.memory,
-        )
+        argv += ["--expr", _call(text, {**arguments, "mark": mark})]
         places = Places(str(nix.store_dir), quote(str(place.mirror)))
         stream = Stderr(mark, places, say)
-        try:
-            done = await run(
-                sandboxed,
-                env=self.env,
-                timeout=timeout,
-                limit=ANSWER_LIMIT,
-                say=stream.feed,
+        async with self.cells.cell(self.limits) as cell:
+            confined = self.sandbox.evaluation(
+                cell.counted(argv),
+                nix=nix,
+                readable=[place.mirror],
+                cache=place.cache,
+                network=network,
+                room=self.limits.memory,
             )
-        except TimeoutError:
-            return Attempt(None, stream.marks, "", places, expired=True)
-        finally:
-            stream.finish()
+            try:
+                done = await run(
+                    cell.enter(confined.argv),
+                    env=confined.marked(self.env),
+                    timeout=timeout,
+                    limit=ANSWER_LIMIT,
+                    say=stream.feed,
+                )
+            except TimeoutError:
+                return Attempt(None, stream.marks, "", places, expired=True)
+            except TooMuchOutput:
+                raise CommitFault(
+                    "what its targets are called is longer than "
+                    f"{ANSWER_LIMIT // 2**20} MiB"
+                ) from None
+            finally:
+                stream.finish()
+            excess = await cell.excess() if done.code else None
         whole = done.code == 0 and done.stdout.startswith(mark.encode())
         answer = None
         if whole:
             answer = await asyncio.to_thread(json.loads, done.stdout[len(mark) :])
         output = re.sub(rf"trace: {mark}.*\n?", "", plain(done.stderr))
-        return Attempt(answer, stream.marks, output, stream.places, done.code)
+        return Attempt(
+            answer, stream.marks, output, stream.places, done.code, excess=excess
+        )
+
+
+def _call(text: str, arguments: Mapping[str, Any]) -> str:
+    call = f"({text}) (builtins.fromJSON {literal(arguments)})"
+    if len(call) > LONGEST_CALL:
+        raise CommitFault("the names of its attributes or inputs are too long")
+    return call
 
 
 def literal(value: object) -> str:

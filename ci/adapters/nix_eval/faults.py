@@ -30,6 +30,8 @@ POSITION = re.compile(
 DID_YOU_MEAN = re.compile(r"^[ \t]*Did you mean (.*?)\??$", re.MULTILINE)
 OURS = "at «string»:"
 ASSERTION = re.compile(r"… while evaluating the condition of the (assertion '.*')$")
+# How NixOS and home-manager tell which of their modules' assertions do not hold.
+FAILED = re.compile(r"\s*Failed assertions:\s*\n((?:[ \t]*- .*(?:\n|$))+)")
 REASON = re.compile(r"\s*Reason: (.*?)\.?(?:\n|$)")
 ACCESSOR = re.compile(r"«([^«»?\n]*)(?:\?[^«»\n]*)?»")
 
@@ -54,6 +56,9 @@ NETWORK_TROUBLE = re.compile(
     r"[Cc]ould(?:n't| not) (?:resolve|connect)|Connection (?:refused|reset|timed out)"
     r"|Timeout was reached|Operation timed out|Network is unreachable|No route to host"
     r"|Temporary failure in name resolution|HTTP error (?:429|5\d\d)"
+    # How a transfer ends that the network cut short; the numbers are libcurl's.
+    r"|HTTP error 200"
+    r"|': [^\n(]{0,99}(?:\([^\n)]{0,99}\))? \((?:5|6|7|16|18|28|35|52|55|56|60|92)\)"
 )
 NO_NETWORK = (
     ", but it has none: make it a flake input, so that flake.lock pins it and it is "
@@ -135,6 +140,9 @@ def first_line(output: str, places: Places) -> str:
         return places.shorten(said[-1][:LONGEST]) if said else SILENT
     last = matches[-1]
     before, after = output[: last.start()], output[last.end() :]
+    if failed := FAILED.match(output, last.start(1)):
+        sentences = (line.strip().removeprefix("- ") for line in failed[1].splitlines())
+        return places.shorten(f"failed assertions: {'; '.join(sentences)}"[:LONGEST])
     # A message may begin on the line after `error:`.
     lines = (line.strip() for line in (last[1], *after.split("\n", 5)))
     message = next(filter(None, lines), SILENT)[:LONGEST]

@@ -8,8 +8,10 @@
 #   requests  [ { pattern; exact; path = [ { name } or { match } ]; suffix = [ name ]; } ]
 #             `match` is a POSIX extended regular expression; without any, `exact`
 #   skip      paths and patterns that are known to fail
+#   most      nothing is evaluated when there are more targets than that
 #   mode      "all": `throw` spares the other targets, but its message is lost;
 #             "one": nothing is caught; "list": nothing is evaluated
+#   outputsOf what the flake has, as a function of it (see harness.nix)
 #
 # The result is one string, `mark` and the JSON of (each target has a suffix, too)
 #   targets    [ { path; derivation = { drvPath; system; outputs }; } or
@@ -18,16 +20,22 @@
 #                { path; missing; has; }    no such attribute, but these
 #                { path; } ]                mode "list"
 #   inventory  what the flake has, when nothing was found
-{ mark, source, url, requests, skip, mode }:
+#   many       how many targets there are
+{ mark, source, url, requests, skip, most, mode, outputsOf ? flake: flake.outputs }:
 let
   inherit (builtins)
-    attrNames concatMap deepSeq elem fetchTree filter foldl' getFlake head isAttrs
-    listToAttrs match seq tail toJSON trace tryEval typeOf unsafeDiscardStringContext;
+    attrNames concatMap deepSeq elem elemAt fetchTree filter foldl' genList getFlake
+    head isAttrs length listToAttrs match seq tail toJSON trace tryEval typeOf
+    unsafeDiscardStringContext;
 
   say = message: trace (mark + toJSON message);
 
   tree = say { stage = "source"; } (fetchTree source).outPath;
   flake = say { stage = "flake"; inherit tree; } (getFlake url);
+  outputs = outputsOf flake;
+
+  # Of what is only told to people, no more than they could read.
+  some = names: if length names > 1000 then genList (elemAt names) 1000 else names;
 
   namesOf = value: if isAttrs value then attrNames value else [ ];
   pick = foldl' (set: name: set.${name});
@@ -53,7 +61,7 @@ let
       [ {
         path = path ++ map (later: later.name) rest;
         missing = wanted.name;
-        has = names;
+        has = some names;
       } ]
     else
       [ ];
@@ -65,7 +73,7 @@ let
       say { inherit pattern; } (map (found: found // { inherit suffix; }) (find {
         inherit exact;
         path = [ ];
-        value = flake.outputs;
+        value = outputs;
         rest = path;
       }));
 
@@ -107,16 +115,17 @@ let
       has = map
         (member: {
           path = [ name member ];
-          has = if isSystem member then namesOf flake.outputs.${name}.${member} else [ ];
+          has = if isSystem member then some (namesOf outputs.${name}.${member}) else [ ];
         })
-        (namesOf flake.outputs.${name});
+        (some (namesOf outputs.${name}));
     })
-    (namesOf flake.outputs));
+    (some (namesOf outputs)));
 
   found = filter (target: !elem (target.path ++ target.suffix) skip)
     (seq flake (concatMap findAll requests));
 in
 mark + toJSON {
-  targets = map finish found;
+  many = length found;
+  targets = if length found > most then [ ] else map finish found;
   inventory = if found == [ ] && skip == [ ] then inventory else [ ];
 }

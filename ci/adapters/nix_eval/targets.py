@@ -17,6 +17,7 @@ from ci.errors import CommitFault
 
 NAMES_SHOWN = 8
 APPS = "apps"
+HOME_MODULES = ("homeModules", "homeManagerModules")
 LEGACY = "legacyPackages"
 
 
@@ -116,6 +117,8 @@ def _missing(name: str, has: Sequence[str]) -> str:
 def _no_derivation(target: Mapping[str, Any]) -> str:
     if target["path"][0] == APPS:
         return "an app is not built: name the package that it runs"
+    if target["path"][0] in HOME_MODULES:
+        return 'a module is not built by itself: write harness = "home-manager"'
     return f"expected a derivation, found a {target['type']}"
 
 

@@ -29,13 +29,25 @@ from ci.adapters.process.pipe import Pipe
 from ci.adapters.process.table import end, strangers
 from ci.errors import HostLimit
 
-__all__ = ["Finished", "Process", "kill_leftovers", "mark", "run", "spawn"]
+__all__ = [
+    "Finished",
+    "Process",
+    "TooMuchOutput",
+    "kill_leftovers",
+    "mark",
+    "run",
+    "spawn",
+]
 
 INSTANCE = "BUILD_SERVER_INSTANCE"
 GRACE_SECONDS = 10.0
 RUN_GRACE_SECONDS = 2.0
 STDOUT_LIMIT = 64 * 1024 * 1024
 STDERR_KEPT = 1024 * 1024
+
+
+class TooMuchOutput(HostLimit):
+    """A program wrote a longer answer than was allowed."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ async def run(
 
     It reads `input`, or the descriptor `stdin` when that is empty; with a descriptor as
     `stdout` the result has none. Setting `stop` ends the program: `code` tells how.
-    Raises TimeoutError after `timeout` seconds, HostLimit for more than `limit` bytes
+    Raises TimeoutError after `timeout` seconds, TooMuchOutput for more than `limit` bytes
     of standard output, and what `spawn` raises. A cancellation ends the program first.
     """
     name = Path(argv[0]).name
@@ -152,7 +164,7 @@ async def _bounded(pipe: Pipe, limit: int, program: str) -> bytes:
     while chunk := await pipe.read():
         collected += chunk
         if len(collected) > limit:
-            raise HostLimit(
+            raise TooMuchOutput(
                 f"`{program}` wrote more than {limit} bytes where an answer "
                 "of at most that size was expected"
             )
