@@ -8,16 +8,20 @@ was killed from outside (the kernel short of memory, say) proves nothing about t
 from __future__ import annotations
 
 import asyncio
-import shutil
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ci.adapters import scratch
+from ci.adapters.cells import Cells, Limits
 from ci.adapters.process import Process, spawn
 from ci.adapters.sandbox import Sandbox
 from ci.build.job import Job
-from ci.errors import CommitFault, HostLimit
+from ci.errors import CommitFault, HostFault, HostLimit
 from ci.models import BuildState, Target
+
+log = logging.getLogger(__name__)
 
 KILLED = (-9, 137)
 # Bytes of the end of the output that the first error line is looked for in.
@@ -26,30 +30,47 @@ TAIL = 4096
 
 @dataclass(frozen=True)
 class CommandBuilder:
-    """Runs a repository's command; see job.Builder for how it ends."""
+    """Runs a repository's command; see job.Builder for how it ends.
+
+    `env` has the mark of our processes; each command runs in a cell with `limits`.
+    """
 
     sandbox: Sandbox
     env: Mapping[str, str]
     silent_timeout: float
+    limits: Limits
+    cells: Cells
 
     async def build(self, job: Job) -> Sequence[Target]:
         begun = time.monotonic()
         name = " ".join(job.repository.command)
         job.progress.say("running", [Target(name=name, state=BuildState.RUNNING)])
         try:
+            await scratch.emptied(job.checkout)
             await job.mirror.checkout(job.claimed.sha, job.checkout)
-            argv = self.sandbox.command(
-                job.repository.command,
-                checkout=job.checkout,
-                network=job.repository.network,
-            )
-            async with spawn(argv, env=self.env, cwd=job.checkout) as process:
-                last = await self._copy(process, job)
-                code = await process.wait()
+            code, last = await self._run(job)
         finally:
-            await asyncio.to_thread(shutil.rmtree, job.checkout, ignore_errors=True)
+            await _away(job)
         seconds = time.monotonic() - begun
         return [_target(name, code, last, seconds)]
+
+    async def _run(self, job: Job) -> tuple[int, bytes]:
+        """The exit code of the command, and the end of its output."""
+        async with self.cells.cell(self.limits) as cell:
+            confined = self.sandbox.command(
+                cell.counted(job.repository.command),
+                checkout=job.checkout,
+                network=job.repository.network,
+                room=self.limits.memory,
+            )
+            argv, env = cell.enter(confined.argv), confined.marked(self.env)
+            async with spawn(argv, env=env, cwd=job.checkout) as process:
+                last = await self._copy(process, job)
+                code = await process.wait()
+            excess = await cell.excess() if code else None
+        if excess is not None:
+            raise HostLimit(excess.sentence("the command"))
+        return code, last
 
     async def _copy(self, process: Process, job: Job) -> bytes:
         """Copy the output as it comes; return the end of it, for the first error line."""
@@ -67,6 +88,14 @@ class CommandBuilder:
                 f"timed out: silent for more than {self.silent_timeout:g} seconds"
             ) from None
         return tail
+
+
+async def _away(job: Job) -> None:
+    """Remove the checkout; a later attempt tries again before it begins."""
+    try:
+        await scratch.removed(job.checkout)
+    except HostFault as error:
+        log.warning("build #%d: %s", job.claimed.number, error)
 
 
 def _target(name: str, code: int, tail: bytes, seconds: float) -> Target:

@@ -11,16 +11,14 @@ import sqlite3
 from collections.abc import Sequence
 
 from ci.adapters.git import Mirror
+from ci.adapters.git.reach import MOST_COMMITS, left_behind, reaches
 from ci.adapters.host import now_ms
 from ci.config import Repository
 from ci.errors import CommitVanished
-from ci.history import branches, queue, states
+from ci.history import branches, endings, queue
 from ci.history.database import Database
 from ci.history.queue import Claimed
-from ci.models import BuildState, Cause, Commit
-
-# More than any payload tells, and a bound for one `git rev-list`.
-MOST_COMMITS = 10_000
+from ci.models import Cause, Commit
 
 
 async def settle_push(
@@ -44,9 +42,9 @@ async def settle_push(
     if repository.policy == "latest":
         return 0
     told = await database.read(branches.gap_begins, claimed.number, before)
-    if told != before and await _known(mirror, told, claimed.sha):
+    if told != before and await reaches(mirror, claimed.sha, told):
         before = told
-    elif not await _known(mirror, before, claimed.sha):
+    elif not await reaches(mirror, claimed.sha, before):
         return 0
     commits = await mirror.rev_list(claimed.sha, before, MOST_COMMITS)
     if len(commits) <= 1:
@@ -68,19 +66,8 @@ async def check_wanted(database: Database, mirror: Mirror, claimed: Claimed) -> 
         head = await mirror.fetch_branch(branch)
     except CommitVanished:
         return
-    if not await _known(mirror, claimed.sha, head):
-        raise CommitVanished(_gone(branch, head))
-
-
-def _gone(branch: str, head: str) -> str:
-    return f"no longer on {branch} after the force push to {head[:7]}"
-
-
-async def _known(mirror: Mirror, old: str, new: str) -> bool:
-    try:
-        return await mirror.is_ancestor(old, new)
-    except CommitVanished:
-        return False
+    if not await reaches(mirror, head, claimed.sha):
+        raise CommitVanished(endings.pushed_away(branch, head))
 
 
 def _fill(
@@ -117,28 +104,19 @@ async def _skip_unreachable(
     waiting = await database.read(
         branches.queued_below, claimed.repository, branch, claimed.number
     )
-    gone = [
-        number for number, sha in waiting if not await _known(mirror, sha, claimed.sha)
-    ]
+    if not waiting:
+        return
+    try:
+        # This push may be old news: only the remote knows what its branch has now.
+        head = await mirror.fetch_branch(branch)
+    except CommitVanished:
+        return
+    gone = await left_behind(mirror, head, waiting)
     if gone:
-        await database.write(_skip, gone, branch, claimed.sha, context)
-
-
-def _skip(
-    connection: sqlite3.Connection,
-    numbers: Sequence[int],
-    branch: str,
-    head: str,
-    context: str,
-) -> None:
-    reason = _gone(branch, head)
-    for number in numbers:
-        if queue.waits(connection, number):
-            states.end_queued(
-                connection,
-                number,
-                BuildState.SKIPPED,
-                reason=reason,
-                at=now_ms(),
-                context=context,
-            )
+        await database.write(
+            endings.skip,
+            gone,
+            endings.pushed_away(branch, head),
+            at=now_ms(),
+            context=context,
+        )

@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Protocol
 
 from ci.adapters.git import Mirror
+from ci.adapters.strain import Strain
+from ci.build.slots import Slot
 from ci.config import Repository
+from ci.errors import HostFault
 from ci.history.queue import Claimed
 from ci.models import Target
+from ci.text import printable
 
 
 @dataclass
@@ -28,6 +32,9 @@ class Progress:
         default_factory=dict
     )
     version: int = 0
+    # Why it would be no fault of the commit's to run out of time now; whether it did.
+    overdue: HostFault | None = None
+    expired: bool = False
 
     def say(self, summary: str, targets: Sequence[Target] | None = None) -> None:
         self.summary = summary
@@ -47,7 +54,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Job:
-    """One attempt at one commit."""
+    """One attempt at one commit; `slot` is lent, and `strain` asked, by the builder."""
 
     claimed: Claimed
     repository: Repository
@@ -56,6 +63,8 @@ class Job:
     checkout: Path
     write: Callable[[bytes], object]
     progress: Progress
+    slot: Slot
+    strain: Strain
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -66,8 +75,8 @@ class Job:
         self.write(data)
 
     def note(self, sentence: str) -> None:
-        """A line of the server's own in the log."""
-        self.write(f"build-server: {sentence}\n".encode())
+        """A line of the server's own in the log; names in it cannot make it two."""
+        self.write(f"build-server: {printable(sentence)}\n".encode())
 
 
 class Builder(Protocol):

@@ -52,19 +52,20 @@ def requeue(
     connection: sqlite3.Connection,
     claimed: Claimed,
     progress: Progress,
+    ended: Ended,
     *,
-    reason: str,
-    counted: bool,
     not_before: int,
     at: int,
     seconds: float,
 ) -> None:
     _write_derivations(connection, claimed, progress)
+    retry = ended.retry
     states.requeue(
         connection,
         claimed.number,
-        reason=reason,
-        counted=counted,
+        reason=ended.summary,
+        counted=retry is not None and retry.counted,
+        waited=retry is not None and retry.waited,
         not_before=not_before,
         at=at,
         seconds=seconds,

@@ -10,40 +10,44 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ci.adapters.git import Mirror
 from ci.adapters.host import now_ms
 from ci.adapters.logs import LogHub, LogWriter
+from ci.adapters.strain import Strain
 from ci.build import asked, record
-from ci.build.commits import check_wanted, settle_push
+from ci.build.attempt import Attempt, Tools
 from ci.build.fetchable import FetchCheck
-from ci.build.job import Builder, Job, Progress
+from ci.build.job import Builder, Progress
+from ci.build.retries import DELAYS, Retries
+from ci.build.slots import Slot, Slots
 from ci.build.verdict import Ended, decide
-from ci.config import Repository, Settings
+from ci.config import Settings
 from ci.errors import (
     BuildCancelled,
     BuildInterrupted,
     BuildServerError,
-    CommitFault,
-    CommitVanished,
+    DiskFull,
     HostFault,
 )
 from ci.history import paths, queue, requests
 from ci.history.database import Database
 from ci.history.queue import Claimed
-from ci.models import BuildState, RequestKind, Target
+from ci.models import Check, RequestKind
 from ci.wake import Wake
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 POLL = 30.0
-PROGRESS_EVERY = 1.0
+POLL_HELD_BACK = 2.0
 WRITE_AGAIN = 5.0
 TIDY_EVERY = 50
+# Builds in hand beyond those that work: whatever they wait for, they take memory.
+MOST_WAITING = 16
 
 
 @dataclass
@@ -56,7 +60,11 @@ class Running:
 
 @dataclass
 class Scheduler:
-    """Runs up to `settings.build.parallel` builds; make one, `await run()` it."""
+    """Runs up to `settings.build.parallel` builds; make one, `await run()` it.
+
+    Builds that wait for somebody else's machine do not count (see slots.py). `strain`
+    watches the host for a build by the named builder, `shortage` looks at its disks now.
+    """
 
     settings: Settings
     database: Database
@@ -66,25 +74,46 @@ class Scheduler:
     hub: LogHub
     wake: Wake
     on_end: Callable[[str, float], None]
+    strain: Callable[[str], Strain]
+    shortage: Callable[[], Awaitable[DiskFull | None]]
     fetch_check: FetchCheck | None = None
-    retry_delays: tuple[float, ...] = (5.0, 30.0, 120.0, 300.0)
+    retry_delays: Sequence[float] = DELAYS
+    # Why no build may begin now; empty when one may.
+    may_begin: Callable[[], str] = lambda: ""
     running: dict[int, Running] = field(default_factory=dict)
     stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self.retries = Retries(self.database, self.retry_delays)
+        self.slots = Slots(self.settings.build.parallel, self.wake)
 
     @property
     def context(self) -> str:
         return self.settings.github.status_context
 
     async def run(self) -> None:
-        """Claim and answer until cancelled; cancelling leaves no build running."""
+        """Claim and answer until cancelled; cancelling leaves no build running.
+
+        After an error of its own, builds go on and this may be run again.
+        """
         try:
             while True:
-                seen = self.wake.count
-                await self._answer_requests()
-                await self._fill_slots()
-                await self.wake.wait(seen, await self._until_next_retry())
-        finally:
+                seen, pause = self.wake.count, WRITE_AGAIN
+                try:
+                    await self._answer_requests()
+                    await self._fill_slots()
+                    pause = await self._until_next_retry()
+                except sqlite3.Error:
+                    # A full disk, perhaps. What runs goes on, and may make room.
+                    log.exception("nothing can be begun")
+                await self.wake.wait(seen, pause)
+        except asyncio.CancelledError:
             await self.interrupt()
+            raise
+
+    def checks(self) -> list[Check]:
+        """For health: whether each remote gave what it was asked for last."""
+        return [self.retries.check()]
 
     async def stop(self, grace: float) -> None:
         """Claim no more; give what runs `grace` seconds, then put it back."""
@@ -105,25 +134,45 @@ class Scheduler:
             await asyncio.wait([running.task for running in self.running.values()])
 
     async def _fill_slots(self) -> None:
-        while not self.stopping and len(self.running) < self.settings.build.parallel:
-            claimed = await self.database.write(
-                queue.claim, instance=self.instance, at=now_ms(), context=self.context
-            )
+        most = self.settings.build.parallel + MOST_WAITING
+        while not self.stopping and self.slots.free and len(self.running) < most:
+            if self.may_begin():
+                return
+            claimed = await self._claim()
             if claimed is None:
                 return
             self.wake()
+            slot = Slot(self.slots, claimed.repository)
             task = asyncio.create_task(
-                self._work(claimed), name=f"build {claimed.number}"
+                self._work(claimed, slot), name=f"build {claimed.number}"
             )
             self.running[claimed.number] = Running(task)
 
+    async def _claim(self) -> Claimed | None:
+        """Take a slot that is free, and a build for it; without one the slot stays free."""
+        await self.slots.take()
+        claimed = None
+        try:
+            claimed = await self.database.write(
+                queue.claim,
+                instance=self.instance,
+                at=now_ms(),
+                context=self.context,
+                besides=self.slots.abroad,
+            )
+        finally:
+            if claimed is None:
+                self.slots.give_back(quietly=True)
+        return claimed
+
     async def _until_next_retry(self) -> float:
+        poll = POLL_HELD_BACK if self.may_begin() else POLL
         due = await self.database.read(queue.next_retry_at, now_ms())
-        return POLL if due is None else min(POLL, max(0.0, (due - now_ms()) / 1000))
+        return poll if due is None else min(poll, max(0.0, (due - now_ms()) / 1000))
 
     # One build, start to end
 
-    async def _work(self, claimed: Claimed) -> None:
+    async def _work(self, claimed: Claimed, slot: Slot) -> None:
         begun = time.monotonic()
         progress = Progress()
         path = paths.log_path(self.settings.state_dir, claimed.number, claimed.attempt)
@@ -134,29 +183,51 @@ class Scheduler:
             claimed.sha[:7],
             claimed.attempt,
         )
+        ended = None
         try:
             with LogWriter(path, self.settings.build.log_limit, self.hub) as writer:
-                ended = await self._ended(claimed, writer, progress)
+                ended = await self._attempt(claimed, slot, writer, progress)
                 writer.note(_last_line(ended))
         except HostFault as fault:
-            # The log itself cannot be written: the disk, most likely.
-            ended = decide(fault, progress.targets)
+            # The log itself cannot be written: the disk, most likely. What is known
+            # already stands without its last line.
+            ended = ended or decide(fault, progress.targets)
         try:
             await _to_the_end(
                 self._end_surely(claimed, progress, ended, time.monotonic() - begun)
             )
         finally:
             del self.running[claimed.number]
+            slot.end()
             self.hub.finished(path)
             self.wake()
         await self._tidy(claimed)
 
-    async def _ended(
-        self, claimed: Claimed, writer: LogWriter, progress: Progress
+    async def _attempt(
+        self, claimed: Claimed, slot: Slot, writer: LogWriter, progress: Progress
     ) -> Ended:
         """How the attempt ended, also when it was told to."""
+        tools = Tools(
+            settings=self.settings,
+            database=self.database,
+            builders=self.builders,
+            mirrors=self.mirrors,
+            wake=self.wake,
+            strain=self.strain,
+            shortage=self.shortage,
+            fetch_check=self.fetch_check,
+        )
+        attempt = Attempt(
+            tools,
+            claimed,
+            slot,
+            writer,
+            progress,
+            suspect=self.retries.is_down(claimed.repository),
+            answered=self.retries.answered,
+        )
         try:
-            return await self._attempt(claimed, writer, progress)
+            return await attempt.run()
         except asyncio.CancelledError:
             running = self.running[claimed.number]
             reason = running.reason or BuildInterrupted("the server stopped")
@@ -171,78 +242,6 @@ class Scheduler:
                 await mirror.tidy()
         except BuildServerError as error:
             log.warning("cleaning the mirror of %s: %s", claimed.repo, error)
-
-    async def _attempt(
-        self, claimed: Claimed, writer: LogWriter, progress: Progress
-    ) -> Ended:
-        """Try once; whatever goes wrong comes back as a value, but for cancellation."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                keeper = tasks.create_task(self._keep_progress(claimed, progress))
-                targets = await self._build(claimed, writer, progress)
-                ended = await self._fetchable(decide(None, targets))
-                keeper.cancel()
-        except* Exception as group:
-            error = _innermost(group)
-            if not isinstance(error, BuildServerError):
-                log.error("build #%d", claimed.number, exc_info=error)
-            ended = decide(error, progress.targets)
-        return ended
-
-    async def _fetchable(self, ended: Ended) -> Ended:
-        if self.fetch_check is None or ended.state is not BuildState.SUCCEEDED:
-            return ended
-        said = await self.fetch_check(ended.targets)
-        return replace(ended, summary=f"{ended.summary} · {said}") if said else ended
-
-    async def _build(
-        self, claimed: Claimed, writer: LogWriter, progress: Progress
-    ) -> Sequence[Target]:
-        repository = self._repository(claimed.repo)
-        mirror = self.mirrors(claimed.repo)
-        progress.say("fetching")
-        await mirror.fetch_commit(claimed.sha, claimed.number)
-        await check_wanted(self.database, mirror, claimed)
-        added = await settle_push(
-            self.database, mirror, claimed, repository, self.context
-        )
-        if added:
-            self.wake()
-        state_dir = self.settings.state_dir
-        job = Job(
-            claimed=claimed,
-            repository=repository,
-            mirror=mirror,
-            cache=paths.cache_path(state_dir, claimed.repository),
-            checkout=paths.checkout_path(state_dir, claimed.number),
-            write=writer.write,
-            progress=progress,
-        )
-        limit = self.settings.build.timeout
-        deadline = asyncio.timeout(limit)
-        try:
-            async with deadline:
-                return await self.builders[repository.builder].build(job)
-        except TimeoutError:
-            if not deadline.expired():
-                raise  # something of ours gave up, and proves nothing
-            raise CommitFault(f"timed out after {limit:g} seconds") from None
-
-    def _repository(self, name: str) -> Repository:
-        for repository in self.settings.repositories:
-            if repository.name == name:
-                return repository
-        raise CommitVanished(f"{name} is no longer configured on this server")
-
-    async def _keep_progress(self, claimed: Claimed, progress: Progress) -> None:
-        """Write what changed, at most once per PROGRESS_EVERY seconds."""
-        written = -1
-        while True:
-            if progress.version != written:
-                written = progress.version
-                await self.database.write(record.write_progress, claimed, progress)
-                self.wake()
-            await asyncio.sleep(PROGRESS_EVERY)
 
     async def _end_surely(
         self, claimed: Claimed, progress: Progress, ended: Ended, seconds: float
@@ -264,30 +263,46 @@ class Scheduler:
         self, claimed: Claimed, progress: Progress, ended: Ended, seconds: float
     ) -> None:
         summary, at = ended.summary, now_ms()
-        if ended.retry is not None and (
-            not ended.retry.counted or claimed.counted + 1 < 3
-        ):
-            delay = 0.0
-            if ended.retry.delayed:
-                step = min(claimed.attempt, len(self.retry_delays)) - 1
-                delay = self.retry_delays[step]
-            await self.database.write(
-                record.requeue,
-                claimed,
-                progress,
-                reason=summary,
-                counted=ended.retry.counted,
-                not_before=at + int(delay * 1000) if delay else 0,
-                at=at,
-                seconds=seconds,
-            )
-            log.warning("build #%d goes back: %s", claimed.number, summary)
-            return
+        delay = await self.retries.after(claimed, ended, at)
+        if delay is not None:
+            return await self._put_back(claimed, progress, ended, seconds, delay)
         await self.database.write(
             record.finish, claimed, progress, ended, at, seconds, self.context
         )
         self.on_end(ended.state, seconds)
         log.info("build #%d %s: %s", claimed.number, ended.state, summary)
+
+    async def _put_back(
+        self,
+        claimed: Claimed,
+        progress: Progress,
+        ended: Ended,
+        seconds: float,
+        delay: float,
+    ) -> None:
+        """To the queue, for another attempt after `delay` seconds."""
+        at = now_ms()
+        until = at + int(delay * 1000) if delay else 0
+        if ended.retry is not None and ended.retry.remote:
+            await self._spare_others(claimed, until, ended.summary)
+        await self.database.write(
+            record.requeue,
+            claimed,
+            progress,
+            ended,
+            not_before=until,
+            at=at,
+            seconds=seconds,
+        )
+        log.warning("build #%d goes back: %s", claimed.number, ended.summary)
+
+    async def _spare_others(self, claimed: Claimed, until: int, reason: str) -> None:
+        try:
+            mirror = self.mirrors(claimed.repo)
+            await self.retries.spare(mirror, claimed, until, reason)
+        except BuildServerError as error:
+            # They find out by themselves, each for its own.
+            log.warning("the other builds of %s: %s", claimed.repo, error)
 
     # What people ask
 
@@ -324,13 +339,3 @@ async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         await task
         raise
-
-
-def _innermost(group: BaseExceptionGroup[Exception]) -> Exception:
-    """The one error behind (nested) task groups; the first when there are several."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if not isinstance(error, Exception):
-        raise error
-    return error

@@ -11,16 +11,22 @@ from ci.errors import (
     CommitFault,
     CommitVanished,
     HostFault,
+    RemoteDown,
 )
 from ci.models import BuildState, Target, combine
 
 
 @dataclass(frozen=True)
 class Retry:
-    """The build may go back to the queue; `counted` tries are limited."""
+    """The build may go back to the queue; see retries.py for when and how often.
+
+    `counted`: a fault of ours; `remote`: the repository's remote is out of reach;
+    `waited`: something else is, that others must put right. None: our own stop.
+    """
 
     counted: bool
-    delayed: bool
+    remote: bool = False
+    waited: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,15 +55,29 @@ def decide(error: BaseException | None, targets: Sequence[Target]) -> Ended:
         case CommitVanished():
             state, retry = BuildState.SKIPPED, None
         case BuildInterrupted():
-            state, retry = BuildState.ERROR, Retry(counted=False, delayed=False)
+            state, retry = BuildState.ERROR, Retry(counted=False)
+        case RemoteDown():
+            state, retry = BuildState.ERROR, Retry(counted=False, remote=True)
         case HostFault():
-            state, retry = BuildState.ERROR, Retry(error.counted, delayed=True)
+            free = not error.counted
+            state, retry = BuildState.ERROR, Retry(error.counted, waited=free)
         case _:
             sentence = f"internal error: {type(error).__name__}: {error}"
-            retry = Retry(counted=True, delayed=True)
+            retry = Retry(counted=True)
             closed = _closed(targets, BuildState.ERROR, sentence)
             return Ended(BuildState.ERROR, sentence, closed, retry)
     return Ended(state, str(error), _closed(targets, state, str(error)), retry)
+
+
+def doubted(ended: Ended, fault: HostFault) -> Ended:
+    """A failure that proves nothing, because of what was wrong with the host meanwhile."""
+    targets = tuple(
+        replace(target, state=BuildState.ERROR, error=f"{fault}: {target.error}")
+        if target.state is BuildState.FAILED
+        else target
+        for target in ended.targets
+    )
+    return replace(decide(fault, targets), summary=f"{fault}: {ended.summary}")
 
 
 def _of_targets(targets: Sequence[Target]) -> Ended:
@@ -68,7 +88,7 @@ def _of_targets(targets: Sequence[Target]) -> Ended:
     state = combine([target.state for target in targets])
     retry = None
     if state is BuildState.ERROR:
-        retry = Retry(counted=True, delayed=True)
+        retry = Retry(counted=True)
     return Ended(state, summarise(targets), tuple(targets), retry)
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from ci.build.verdict import decide, summarise
+from ci.build.verdict import decide, doubted, summarise
 from ci.errors import (
     BuildCancelled,
     BuildInterrupted,
     CommitFault,
     CommitVanished,
+    DaemonDown,
+    DaemonLost,
     DiskFull,
     NetworkDown,
+    RemoteDown,
 )
 from ci.models import BuildState, Target, combine
 
@@ -28,6 +31,9 @@ ENDED = st.sampled_from([S.SUCCEEDED, S.FAILED, S.ERROR, S.SKIPPED])
         (CommitVanished("x"), S.SKIPPED, None),
         (BuildInterrupted("x"), S.ERROR, False),
         (NetworkDown("x"), S.ERROR, False),
+        (RemoteDown("x"), S.ERROR, False),
+        (DaemonDown("x"), S.ERROR, False),
+        (DaemonLost("x"), S.ERROR, True),
         (DiskFull("x"), S.ERROR, True),
         (KeyError("x"), S.ERROR, True),
         (TimeoutError(), S.ERROR, True),
@@ -67,3 +73,23 @@ def test_the_summary_names_the_first_failure() -> None:
     ]
     assert summarise(targets) == "2 of 3 failed: checks.web: expected 200, got 500"
     assert summarise(targets[:1]) == "1 target built"
+
+
+def test_what_failed_on_a_host_that_was_unwell_is_an_error_in_every_part() -> None:
+    """Also in the targets: each failing one would have a status of its own at GitHub."""
+    targets = [
+        Target("packages.a", S.SUCCEEDED),
+        Target("checks.web", S.FAILED, error="expected 200, got 500"),
+    ]
+    ended = doubted(decide(None, targets), DiskFull("the store was full"))
+    assert ended.state is S.ERROR
+    assert ended.retry is not None
+    assert ended.retry.counted
+    assert [target.state for target in ended.targets] == [S.SUCCEEDED, S.ERROR]
+    for text in (ended.summary, ended.targets[1].error):
+        assert text is not None
+        assert text.startswith("the store was full: ")
+        assert "expected 200, got 500" in text
+    assert doubted(decide(None, targets), RemoteDown("away")).retry == (
+        decide(RemoteDown("away"), ()).retry
+    )
