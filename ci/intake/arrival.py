@@ -56,6 +56,8 @@ class Reception:
             plan=meaning if isinstance(meaning, Plan) else None,
             reason=meaning.reason if isinstance(meaning, Ignored) else "",
             repo=meaning.repo,
+            deleted=meaning.deleted if isinstance(meaning, Ignored) else None,
+            context=self._context,
         )
 
     def recorded(self, arrival: Arrival) -> None:

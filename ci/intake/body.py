@@ -18,7 +18,8 @@ class BodyReader:
 
     aiohttp has no time limit for bodies, so senders who dawdle would pile up. At most
     `readers` may be under way, holding at most `memory` bytes together; beyond that
-    the one that has dawdled longest is given up for the newcomer, so that no number of
+    the one that has been silent longest is given up, with the status `given_up`. A
+    sender who keeps sending is never that one as long as others dawdle, so no number of
     half-sent bodies keeps an honest delivery out.
     """
 
@@ -29,17 +30,23 @@ class BodyReader:
         seconds: float = 8.0,
         readers: int = 128,
         memory: int = 4 * MAX_BODY,
+        given_up: int = 408,
     ) -> None:
         self.limit = limit
         self._seconds = seconds
         self._readers = readers
         self._memory = memory
+        self._given_up = given_up
         self._held = 0
-        # Deadline of each reader, the oldest first -> the bytes it holds.
+        # Deadline of each reader -> the bytes it holds, the longest silent first.
         self._under_way: dict[asyncio.Timeout, int] = {}
 
     async def read(self, request: web.Request) -> bytes:
-        """The raw body. Raises RequestError 413 (too large) or 408 (too slow)."""
+        """The raw body.
+
+        Raises RequestError: 413 (too large), 408 (too slow), `given_up` (room was
+        needed), 400 (it broke off).
+        """
         if (request.content_length or 0) > self.limit:
             raise self._too_large()
         if request.content.is_eof():
@@ -63,7 +70,7 @@ class BodyReader:
                         raise self._too_large()
                     self._hold(deadline, len(chunk))
         except TimeoutError:
-            raise RequestError(408, "the body did not arrive in time") from None
+            raise self._too_slow(deadline) from None
         except (ConnectionError, web.RequestPayloadError):
             raise RequestError(400, "the body broke off before its end") from None
         finally:
@@ -74,16 +81,25 @@ class BodyReader:
         if deadline not in self._under_way:
             # Given up a moment ago, before its task could notice.
             raise TimeoutError
-        self._under_way[deadline] += size
+        # To the end: it is the one that spoke last.
+        self._under_way[deadline] = self._under_way.pop(deadline) + size
         self._held += size
         self._make_room()
 
     def _make_room(self) -> None:
         if len(self._under_way) > self._readers or self._held > self._memory:
-            oldest = next(iter(self._under_way))
-            self._held -= self._under_way.pop(oldest)
-            if not oldest.expired():
-                oldest.reschedule(asyncio.get_running_loop().time())
+            silent = next(iter(self._under_way))
+            self._held -= self._under_way.pop(silent)
+            if not silent.expired():
+                silent.reschedule(asyncio.get_running_loop().time())
 
     def _too_large(self) -> RequestError:
         return RequestError(413, f"the body is larger than {self.limit} bytes")
+
+    def _too_slow(self, deadline: asyncio.Timeout) -> RequestError:
+        if deadline in self._under_way:
+            return RequestError(408, "the body did not arrive in time")
+        return RequestError(
+            self._given_up,
+            "the body did not arrive in time, and others needed its place",
+        )

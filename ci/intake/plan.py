@@ -39,7 +39,7 @@ def decide(
         return Ignored(f"repository {push.repository.full_name} is not configured here")
     reason = _unwanted(push, repository)
     if reason:
-        return Ignored(reason, repository.name)
+        return Ignored(reason, repository.name, _deleted(push, repository))
     commits = _commits(push)
     return Plan(
         repo=repository.name,
@@ -95,9 +95,17 @@ def _unwanted(push: Push, repository: Repository) -> str:
     if branch not in repository.branches:
         watched = ", ".join(repository.branches)
         return f"branch {branch} of {repository.name} is not built; built: {watched}"
-    if push.deleted or not push.after.strip("0"):
+    if _deleted(push, repository):
         return f"branch {branch} of {repository.name} was deleted"
     return ""
+
+
+def _deleted(push: Push, repository: Repository) -> str | None:
+    """The watched branch that the push took away, if it did."""
+    branch = push.ref.removeprefix(BRANCH)
+    gone = push.deleted or not push.after.strip("0")
+    watched = push.ref.startswith(BRANCH) and branch in repository.branches
+    return branch if gone and watched else None
 
 
 def _commits(push: Push) -> list[PushedCommit]:

@@ -108,11 +108,13 @@ class Ping(_Model):
 class Ignored:
     """A delivery that is understood and leads to nothing; `reason` is for a person.
 
-    `repo` is the configured name of the repository it is about, when that is known.
+    `repo` is the configured name of the repository it is about, when that is known;
+    `deleted` is the watched branch that is gone.
     """
 
     reason: str
     repo: str | None = None
+    deleted: str | None = None
 
 
 def parse(event: str, body: bytes) -> Push | Ping | Ignored:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import sqlite3
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ci.adapters.git import Mirror
 from ci.adapters.host import now_ms
 from ci.config import Repository, Settings
 from ci.errors import BuildServerError, CommitVanished, RequestError
-from ci.history import builds, requests
+from ci.history import builds, repositories, requests, watched
 from ci.history.database import Database
 from ci.history.requests import Request
+from ci.intake.gap import missing
 from ci.intake.trigger import Found, Wanted, read_body, refusal, settle
 from ci.models import Commit, RequestKind
 from ci.wake import Wake
@@ -131,17 +133,16 @@ class Requests:
         repository, branch = wanted.repository, wanted.branch
         if repository.policy == "latest" or branch not in repository.branches:
             return ()
-        newest = await self._database.read(builds.newest, repository.name, branch)
-        if newest is None or newest.sha == head:
+        known = await self._database.write(_known, repository.name, branch)
+        if not known:
             return ()
         try:
-            if not await mirror.is_ancestor(newest.sha, head):
-                return ()
+            limit = repository.max_commits_per_push
+            commits = await missing(mirror, head, known, limit)
         except CommitVanished:
+            # Announced, not fetched yet: whoever builds the head finds what is missing.
             return ()
-        limit = repository.max_commits_per_push
-        commits = await mirror.rev_list(head, newest.sha, limit)
-        return tuple(commit for commit in commits if commit.sha != head)
+        return tuple(commits[:-1])
 
     async def _commit(self, mirror: Mirror, repository: Repository, sha: str) -> Commit:
         build = await self._database.read(builds.find, repository.name, sha)
@@ -152,3 +153,8 @@ class Requests:
             return await mirror.commit(sha)
         finally:
             await mirror.unpin(SCRATCH)
+
+
+def _known(connection: sqlite3.Connection, repo: str, branch: str) -> Sequence[str]:
+    here = repositories.identify(connection, repo)
+    return watched.standing(connection, here, branch, 0).known

@@ -14,6 +14,11 @@ PREFIX = "sha256="
 _LENGTH = len(PREFIX) + 2 * hashlib.sha256().digest_size
 
 
+def signature(body: bytes, secret: bytes) -> str:
+    """The header that says that a holder of `secret` sent `body`."""
+    return PREFIX + hmac.digest(secret, body, "sha256").hex()
+
+
 def plausible(header: str | None) -> bool:
     """Tell whether the header has the outer form of a signature at all.
 
@@ -35,6 +40,6 @@ def verified(body: bytes, header: str | None, secrets: Sequence[bytes]) -> bool:
     given = header.encode("ascii", "replace")
     found = False
     for secret in secrets:
-        expected = PREFIX.encode() + hmac.digest(secret, body, "sha256").hex().encode()
+        expected = signature(body, secret).encode()
         found |= hmac.compare_digest(expected, given) and secret != b""
     return found

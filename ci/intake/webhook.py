@@ -16,18 +16,24 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
+from ci.adapters import refusals
+from ci.adapters.connections import Bounds
 from ci.adapters.host import now_ms
 from ci.config import Settings
 from ci.errors import RequestError
 from ci.history.deliveries import Arrival, Receipt
+from ci.intake import probe
 from ci.intake.arrival import Reception
-from ci.intake.body import MAX_BODY, MIB, BodyReader
+from ci.intake.body import MAX_BODY, MIB
 from ci.intake.quiet import quiet_logger
 from ci.intake.signature import plausible, verified
+from ci.intake.strangers import Lanes
 from ci.text import printable
 
 PATH = "/webhook"
-SERVER = "build-server"
+# GitHub comes with a few connections at a time, all of them through one proxy.
+BOUNDS = Bounds(connections=256)
+SERVER = refusals.SERVER
 
 log = logging.getLogger(__name__)
 _refused = quiet_logger(f"{__name__}.refused")
@@ -46,17 +52,19 @@ def public_application(
     secrets: Callable[[], Sequence[bytes]],
     ledger: Acceptor,
     known: Mapping[int, str] | None = None,
-    reader: BodyReader | None = None,
+    lanes: Lanes | None = None,
+    on_unsigned: Callable[[], None] = lambda: None,
 ) -> web.Application:
     """The application that the internet may reach; run it with `runner_options()`.
 
     `secrets` is asked at each delivery, so that a rotation needs no restart. `known` is
     GitHub's repository id -> configured name as the history has it at the start.
+    `on_unsigned` is called for each delivery whose signature is missing or wrong.
     """
     reception = Reception(
         settings.repositories, settings.github.status_context, known or {}
     )
-    webhook = _Webhook(secrets, reader or BodyReader(), reception, ledger)
+    webhook = _Webhook(secrets, lanes or Lanes(), reception, ledger, on_unsigned)
     application = web.Application(client_max_size=MAX_BODY, middlewares=[_guard])
     application.router.add_route(
         "*", "/{path:.*}", webhook.handle, expect_handler=_expect
@@ -65,18 +73,10 @@ def public_application(
 
 
 def runner_options() -> dict[str, Any]:
-    """Keyword arguments for the AppRunner of the public application."""
+    """The options of the public application's listener (ci/listen.py)."""
     return {
-        "access_log": None,
-        # No compressed body can unfold before its signature is known to be good.
-        "auto_decompress": False,
         # A push that has arrived is recorded even if its sender hangs up.
         "handler_cancellation": False,
-        "handle_signals": False,
-        # Go's reverse proxies (tailscaled) close idle connections after 90 s; were we
-        # the first to close, a delivery sent at that moment would be lost.
-        "keepalive_timeout": 120.0,
-        "lingering_time": 2.0,
         "logger": _broken,
         "max_field_size": 8190,
         "max_headers": 64,
@@ -89,31 +89,43 @@ class _Webhook:
     def __init__(
         self,
         secrets: Callable[[], Sequence[bytes]],
-        reader: BodyReader,
+        lanes: Lanes,
         reception: Reception,
         ledger: Acceptor,
+        on_unsigned: Callable[[], None],
     ) -> None:
         self._secrets = secrets
-        self._reader = reader
+        self._lanes = lanes
         self._reception = reception
         self._ledger = ledger
+        self._on_unsigned = on_unsigned
 
     async def handle(self, request: web.Request) -> web.Response:
         if not _is_delivery(request):
             return _not_found()
         header = request.headers.get("X-Hub-Signature-256")
         if not plausible(header):
-            return _unsigned()
-        body = await self._reader.read(request)
+            return self._unsigned()
+        body = await self._lanes.read(request)
         # Hashing and parsing a body of 25 MiB would hold up everybody else for 30 ms.
         aside = asyncio.to_thread if len(body) > MIB else _at_once
         if not await aside(verified, body, header, self._secrets()):
-            return _unsigned()
+            return self._unsigned()
+        proof = probe.answer(body, header, self._secrets())
+        if proof is not None:
+            # Before anything is remembered: it may be an old one, sent by who caught it.
+            return _answer(200, {"probe": proof})
+        self._lanes.signed_well(request)
         arrival = await aside(self._reception.arrival, request.headers, body, now_ms())
         receipt = await self._ledger.accept(arrival)
         self._reception.recorded(arrival)
         _tell(arrival, receipt)
         return _acknowledgement(receipt)
+
+    def _unsigned(self) -> web.Response:
+        self._on_unsigned()
+        _refused.warning("delivery refused (401): no valid signature")
+        return _answer(401, _error(401, "the signature is missing or wrong"))
 
 
 Result = TypeVar("Result")
@@ -139,7 +151,8 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             "delivery refused (%d): %s", error.status, printable(error.message)
         )
         response = _answer(error.status, _error(error.status, error.message))
-        if error.status in (408, 413):
+        if error.status in (408, 413, 429):
+            # The rest of the body may still be on its way.
             response.force_close()
         return response
     except web.HTTPException:
@@ -183,11 +196,6 @@ def _error(status: int, sentence: str) -> dict[str, Any]:
 
 def _not_found() -> web.Response:
     return _answer(404, _error(404, "there is nothing here"))
-
-
-def _unsigned() -> web.Response:
-    _refused.warning("delivery refused (401): no valid signature")
-    return _answer(401, _error(401, "the signature is missing or wrong"))
 
 
 def _answer(status: int, shape: Mapping[str, Any]) -> web.Response:

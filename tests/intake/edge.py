@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession
 
-from ci.config import Settings
+from ci.adapters.connections import Bounds
+from ci.config import Address, Settings
 from ci.history import deliveries
 from ci.history.database import Database
 from ci.intake.body import BodyReader
 from ci.intake.ledger import Ledger
-from ci.intake.webhook import public_application, runner_options
+from ci.intake.strangers import Lanes
+from ci.intake.webhook import BOUNDS, public_application, runner_options
+from ci.listen import Listener, listen
 from ci.wake import Wake
 from tests.fakes.push import SECRET, encode, headers
 
@@ -33,6 +36,8 @@ class Edge:
     client: ClientSession
     secrets: list[bytes]
     wake: Wake
+    # How many times a signature was missing or wrong.
+    unsigned: list[None] = field(default_factory=list)
 
     async def post(
         self, body: bytes, headers: Mapping[str, str], path: str = "/webhook"
@@ -73,23 +78,36 @@ async def running_edge(
     database: Database,
     settings: Settings,
     reader: BodyReader | None = None,
+    *,
+    lanes: Lanes | None = None,
+    bounds: Bounds = BOUNDS,
     **options: Any,
 ) -> AsyncIterator[Edge]:
-    """Serve until the block ends; `options` replace those of the runner."""
-    secrets, wake = [SECRET], Wake()
+    """Serve until the block ends; `options` replace those of the listener.
+
+    `reader` reads the bodies of strangers and of known senders alike.
+    """
+    secrets, wake, unsigned = [SECRET], Wake(), list[None]()
     ledger = Ledger(lambda arrivals: database.write(deliveries.accept, arrivals), wake)
     application = public_application(
-        settings=settings, secrets=lambda: secrets, ledger=ledger, reader=reader
+        settings=settings,
+        secrets=lambda: secrets,
+        ledger=ledger,
+        lanes=lanes or (Lanes(reader, reader) if reader else None),
+        on_unsigned=lambda: unsigned.append(None),
     )
-    runner = web.AppRunner(application, **(runner_options() | options))
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    running = asyncio.create_task(ledger.run())
-    try:
-        async with ClientSession(f"http://127.0.0.1:{site.port}") as client:
-            yield Edge(database, site.port, client, secrets, wake)
-    finally:
-        await runner.cleanup()
-        running.cancel()
-        await asyncio.wait([running])
+    listener = Listener(
+        application, Address("127.0.0.1", 0), runner_options() | options, bounds
+    )
+    async with AsyncExitStack() as stack:
+        running = asyncio.create_task(ledger.run())
+        stack.push_async_callback(_ended, running)
+        urls = await listen(stack, {"public": listener}, {})
+        client = await stack.enter_async_context(ClientSession(urls["public"]))
+        port = int(urls["public"].rpartition(":")[2])
+        yield Edge(database, port, client, secrets, wake, unsigned)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
