@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from http.client import HTTPMessage
 
-from ci.client.builds import Build, Repository, mapping, sequence, text
+from ci.client.builds import Build, Repository, mapping, sequence, text, whole
 from ci.client.exits import Exit, Refused
 from ci.client.http import Query, Server
 from ci.client.text import printable
@@ -21,7 +21,7 @@ Log = tuple[HTTPMessage, Iterator[bytes]]
 
 
 class Asked:
-    """What the server said to a trigger, cancel or retry.
+    """What the server said to a trigger, or to what `Api.change` asked.
 
     `build` is None when it has written the request down but not acted on it yet; `new`
     when it queued the build because of us.
@@ -69,6 +69,15 @@ class Api:
         answer = mapping(self.server.get("/build/status"))
         return [Build(each) for each in sequence(answer, "queue")]
 
+    def missed(self) -> tuple[int, int]:
+        """Webhook deliveries of the last days that did not come, and how many came later."""
+        told = mapping(self.server.get("/build/status")).get("deliveries")
+        if told is None:
+            # An older server does not count them.
+            return 0, 0
+        entry = mapping(told)
+        return whole(entry, "missed"), whole(entry, "recovered")
+
     def repositories(self) -> list[Repository]:
         """What the server builds, in the order of its configuration; asked for once."""
         if self._repositories is None:
@@ -81,7 +90,7 @@ class Api:
         return Asked(self.server.post("/build/trigger", body))
 
     def change(self, number: int, verb: str) -> Asked:
-        """`cancel` or `retry`."""
+        """`cancel`, `retry`, `pin` or `unpin`."""
         return Asked(self.server.post(f"/builds/{number}/{verb}"))
 
     def log(self, number: int, query: Query) -> AbstractContextManager[Log]:

@@ -21,6 +21,8 @@ ABOUT = {
     "history": "list builds",
     "cancel": "end a build",
     "retry": "build again what has ended",
+    "pin": "keep a build and its results",
+    "unpin": "let go of a pinned build",
     "doctor": "check the way to the server",
 }
 

@@ -13,7 +13,7 @@ from ci.client.text import printable
 FIELDS = (
     *("number", "repo", "branch", "sha", "title", "author", "state", "cause"),
     *("attempt", "queued_at", "started_at", "finished_at", "seconds", "summary"),
-    *("url", "targets"),
+    *("url", "pinned", "targets"),
 )
 FAILED = "failed"
 """A field of our own: the names of the targets that failed."""

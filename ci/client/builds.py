@@ -53,6 +53,8 @@ class Build:
         self.seconds = number(entry, "seconds")
         self.summary = text(entry, "summary")
         self.url = printable(text(entry, "url"))
+        # Older servers do not pin.
+        self.pinned = entry.get("pinned") is True
         self.branch = printable(optional_text(entry, "branch") or "")
         self.times = {
             key: printable(optional_text(entry, key) or "")

@@ -69,6 +69,8 @@ class Look:
             behind = ""
         if build.attempt > 1:
             words += f", attempt {build.attempt}"
+        if build.pinned:
+            words += ", pinned"
         return words, behind
 
     def target(

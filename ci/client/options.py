@@ -10,7 +10,9 @@ from collections.abc import Callable
 from ci.client.text import duration, timestamp
 
 STATES = ("queued", "running", "succeeded", "failed", "error", "cancelled", "skipped")
-TAKE_FIELDS = frozenset({"trigger", "status", "history", "cancel", "retry"})
+TAKE_FIELDS = frozenset(
+    {"trigger", "status", "history", "cancel", "retry", "pin", "unpin"}
+)
 BUILD = "412, last, -1, a SHA (7 digits or more), a branch, or a build's URL"
 HERE = "default: the build of HEAD in a checkout, else the newest"
 LONGEST = 3600.0
@@ -21,6 +23,8 @@ POSITIONAL = {
     "history": "",
     "cancel": "BUILD",
     "retry": "BUILD",
+    "pin": "BUILD",
+    "unpin": "BUILD",
     "doctor": "",
 }
 
@@ -112,7 +116,7 @@ def _history(parser: Parser) -> None:
     _add_json(parser, "a list of BUILD as JSON")
 
 
-def _cancel(parser: Parser) -> None:
+def _change(parser: Parser) -> None:
     _add_build(parser, required=True)
     _add_json(parser, "BUILD as JSON")
 
@@ -131,8 +135,10 @@ ADD: dict[str, Callable[[Parser], None]] = {
     "status": _status,
     "logs": _logs,
     "history": _history,
-    "cancel": _cancel,
+    "cancel": _change,
     "retry": _retry,
+    "pin": _change,
+    "unpin": _change,
     "doctor": _doctor,
 }
 

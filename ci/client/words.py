@@ -12,7 +12,10 @@ import re
 from ci.client.text import printable
 
 CLIENT = "build-client"
-VERBS = ("trigger", "status", "logs", "history", "cancel", "retry", "doctor")
+VERBS = (
+    *("trigger", "status", "logs", "history", "cancel", "retry", "pin", "unpin"),
+    "doctor",
+)
 
 _SHORT = {"trigger": "bt", "status": "bs", "logs": "bl"}
 _LONG = {verb: f"build-{verb}" for verb in _SHORT}

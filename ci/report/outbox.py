@@ -11,11 +11,12 @@ import logging
 import random
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from ci.adapters.host import now_ms
+from ci.adapters.metrics import Metrics
 from ci.errors import (
     CredentialRejected,
     GitHubBusy,
@@ -26,7 +27,7 @@ from ci.errors import (
 from ci.history import builds, outbox, repositories
 from ci.history.database import Database
 from ci.history.outbox import Item
-from ci.models import Build, BuildState, StatusState, human_seconds
+from ci.models import Build, BuildState, Check, StatusState, human_seconds
 from ci.report.describe import describe, describe_past, describe_target, matches
 from ci.wake import Wake
 
@@ -42,6 +43,8 @@ TRIES_BEFORE_GIVING_UP = 20
 UNKNOWN_COMMIT_TRIES = 6
 # This many failures in a row are an outage, not the bad luck of one item.
 OUTAGE = 3
+DEAD_SHOWN_MS = 3 * 86_400_000
+REASONS_SHOWN = 2
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,40 @@ class Outbox:
         self._hurried = False
         self._refusals: dict[int, Refusal] = {}
         self._refused_repos: dict[str, str] = {}
+        self._dead: Sequence[Item] = ()
+
+    def checks(self) -> list[Check]:
+        """For health: whether GitHub takes what it is told, and what it refused for good.
+
+        A refusal that nothing has made good is a fault for three days, then a remark.
+        """
+        fix = "they are kept and posted later; `build-server doctor` asks GitHub why"
+        if self.trouble:
+            return [Check("statuses", False, self.trouble + self._regrets(), fix)]
+        fresh = [i for i in self._dead if self._clock() - i.queued_at < DEAD_SHOWN_MS]
+        detail = "GitHub takes commit statuses" + self._regrets()
+        fix = "GitHub will not have them: its answer says why; a retry posts anew"
+        return [Check("statuses", not fresh, detail, fix if fresh else "")]
+
+    def measured_by(self, metrics: Metrics) -> None:
+        """Count dead letters at each scrape."""
+        metrics.watch(
+            "outbox_dead",
+            "Commit statuses that GitHub refused for good, and nothing has made good.",
+            lambda: len(self._dead),
+        )
+
+    def _regrets(self) -> str:
+        """`; 2 were refused for good: <why>; <why>`, the newest first; empty for none."""
+        if not self._dead:
+            return ""
+        newest = dict.fromkeys(item.error for item in self._dead)
+        reasons = "; ".join(list(newest)[:REASONS_SHOWN])
+        many = f"{len(self._dead)}{'+' * (len(self._dead) == outbox.MOST_DEAD)}"
+        return f"; {many} refused for good: {reasons}"
+
+    async def _count_dead(self) -> None:
+        self._dead = await self._database.read(outbox.dead_letters)
 
     @property
     def trouble(self) -> str:
@@ -142,6 +179,7 @@ class Outbox:
 
     async def run(self) -> None:
         """Send until cancelled."""
+        await self._count_dead()
         while True:
             seen = self._wake.count
             wait = await self.step()
@@ -232,6 +270,8 @@ class Outbox:
         self._refusals.pop(letter.item.id, None)
         self._refused_repos.pop(letter.repo, None)
         await self._database.write(outbox.sent, letter.item.id, self._clock())
+        if self._dead:
+            await self._count_dead()
 
     async def _unavailable(self, item: Item, error: GitHubUnavailable) -> None:
         self._explain(str(error))
@@ -263,6 +303,7 @@ class Outbox:
         log.error("GitHub will not have %s of %s: %s", item.state, item.sha, error)
         self._refusals.pop(item.id, None)
         await self._database.write(outbox.dead, item.id, error)
+        await self._count_dead()
 
     def _wait(self, tries: int) -> float:
         """Seconds before the next try: doubled each time, a quarter more or less."""

@@ -63,7 +63,7 @@ async def trigger(request: web.Request) -> web.Response:
 
 async def cancel(request: web.Request) -> web.Response:
     """`POST /builds/{number}/cancel`: 202, or 409 when the build has ended."""
-    build = await _addressed(request)
+    build = await addressed(request)
     if build.state.final:
         raise _conflict(build, "has ended already", "there is nothing to cancel")
     return await _change(request, RequestKind.CANCEL, build)
@@ -71,13 +71,14 @@ async def cancel(request: web.Request) -> web.Response:
 
 async def retry(request: web.Request) -> web.Response:
     """`POST /builds/{number}/retry`: 202, or 409 while the build is not over."""
-    build = await _addressed(request)
+    build = await addressed(request)
     if not build.state.final:
         raise _conflict(build, "is not over", "cancel it first, or wait")
     return await _change(request, RequestKind.RETRY, build)
 
 
-async def _addressed(request: web.Request) -> Build:
+async def addressed(request: web.Request) -> Build:
+    """The build that a POST without query and body is about."""
     query(request, NoQuery)
     await no_body(request)
     return await find_build(service_of(request), build_number(request))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aiohttp import web
 
 from ci.adapters.logs import LogHub
@@ -21,7 +23,7 @@ from ci.wake import Wake
 def private_application(
     *,
     settings: Settings,
-    secrets: Secrets,
+    secrets: Callable[[], Secrets],
     database: Database,
     wake: Wake,
     hub: LogHub,
@@ -30,6 +32,8 @@ def private_application(
     version: str,
 ) -> web.Application:
     """The application behind `listen.private`; `checks` is asked by `/health`.
+
+    `secrets` is asked at each request, so that a new API token needs no restart.
 
     Give its runner `handler_cancellation=True`: a reader who leaves then frees what
     was kept for him at once.
@@ -41,13 +45,14 @@ def private_application(
             guard.refuse_funnel,
             guard.allow_hosts(settings),
             guard.refuse_cross_site,
+            guard.refuse_encoded,
             guard.require_token,
         ),
         client_max_size=MAX_BODY,
     )
     application[SERVICE] = Service(
         settings=settings,
-        api_token=secrets.api_token,
+        secrets=secrets,
         database=database,
         wake=wake,
         watches=Watches(database, wake, hub),

@@ -3,8 +3,9 @@
 Facts they rest on: `request.host` comes from an absolute request target, not from
 `Host`, so both must agree, and the parser itself refuses a repeated or, in HTTP/1.1, a
 missing `Host` (aiohttp 3.14, web_request.py). `tailscale serve` deletes the
-`Tailscale-*` headers that its clients send, sets its own, and marks what comes from the
-internet with `Tailscale-Funnel-Request` (tailscale, ipn/ipnlocal/serve.go).
+`Tailscale-*` headers that its clients send, sets its own (RFC 2047 where a name is not
+ASCII), and marks what comes from the internet with `Tailscale-Funnel-Request`
+(tailscale, ipn/ipnlocal/serve.go).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Iterable
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
@@ -28,6 +31,8 @@ OWN_SITE = frozenset({"same-origin", "none"})
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 MAX_CALLER = 200
+FUNNEL = "Tailscale-Funnel-Request"
+LOGIN = "Tailscale-User-Login"
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/?#@\[\]]+)(:[0-9]{1,5})?")
 
@@ -67,7 +72,7 @@ def allow_hosts(settings: Settings) -> Middleware:
 @web.middleware
 async def refuse_funnel(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse what came from the internet (403), should Funnel ever point here."""
-    if "Tailscale-Funnel-Request" in request.headers:
+    if FUNNEL in request.headers:
         raise RequestError(
             403,
             "this address is not for the internet; let Tailscale Funnel point at the "
@@ -94,6 +99,16 @@ async def refuse_cross_site(
 
 
 @web.middleware
+async def refuse_encoded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse a body that would have to be unpacked first (415): nothing here does."""
+    if request.method not in SAFE_METHODS and hdrs.CONTENT_ENCODING in request.headers:
+        raise RequestError(
+            415, "bodies are read as they come; send it without Content-Encoding"
+        )
+    return await handler(request)
+
+
+@web.middleware
 async def require_token(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Ask for the bearer token, when one is configured, before anything changes (401)."""
     token = service_of(request).api_token
@@ -112,14 +127,26 @@ def caller(request: web.Request, settings: Settings) -> str:
     """Who asks, for the record: never a proof of identity.
 
     Tailscale's login name counts only behind `tailscale serve`, where the listener is
-    loopback or a Unix socket; else it is the peer's address. Printable, at most
-    MAX_CALLER characters.
+    loopback or a Unix socket and so is the peer; else it is the peer's address.
+    Printable, at most MAX_CALLER characters.
     """
-    address = settings.listen.private
-    login = request.headers.get("Tailscale-User-Login", "").strip()
-    if login and (address.path is not None or is_loopback(address.host)):
-        return printable(login)[:MAX_CALLER]
-    return printable(request.remote or "a local socket")[:MAX_CALLER]
+    address, peer = settings.listen.private, request.remote
+    local = address.path is not None or is_loopback(address.host)
+    if local and (not peer or is_loopback(peer)) and FUNNEL not in request.headers:
+        # Tailscale sets one; of several at least one is somebody else's.
+        logins = request.headers.getall(LOGIN, [])
+        login = _decoded(logins[0][:1000]).strip() if len(logins) == 1 else ""
+        if login:
+            return printable(login)[:MAX_CALLER]
+    return printable(peer or "a local socket")[:MAX_CALLER]
+
+
+def _decoded(value: str) -> str:
+    """A header's text; what is not RFC 2047 stays as it is."""
+    try:
+        return str(make_header(decode_header(value)))
+    except (HeaderParseError, LookupError, ValueError):
+        return value
 
 
 def _own_origin(origin: str, host: str) -> bool:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from ci.adapters import logs as files
 from ci.errors import RequestError
-from ci.history import builds as history, paths
+from ci.history import builds as history, logs as rows, paths
 from ci.models import Build, BuildState, Target
 from ci.serve import shapes
 from ci.serve.answers import either
@@ -116,12 +116,20 @@ async def _find_log(
     size = await asyncio.to_thread(_size, path)
     over = build.state.final or wanted < build.attempt
     if size is None and over and wanted > 0:
-        raise RequestError(
-            410,
-            f"the log of build {build.number}, attempt {wanted}, was removed",
-            {"build": build.number, "attempt": wanted},
-        )
+        raise await _gone(service, build.number, wanted)
     return Log(build.state, Attempt(build.number, wanted, path), size or 0)
+
+
+async def _gone(service: Service, build: int, attempt: int) -> RequestError:
+    """410, with the reason if it was us who removed the log."""
+    why = await service.database.read(rows.why_removed, build, attempt)
+    # On a full disk a log may be missing from the start.
+    what = f"was removed {why}" if why else "was removed, or never written"
+    return RequestError(
+        410,
+        f"the log of build {build}, attempt {attempt}, {what}",
+        {"build": build, "attempt": attempt},
+    )
 
 
 def _size(path: Path) -> int | None:

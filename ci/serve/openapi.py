@@ -41,6 +41,7 @@ _ON_CHANGE = {
     401: "the bearer token is missing or wrong",
     408: "the body did not arrive in time",
     413: "the body is too large",
+    415: "the body has a Content-Encoding",
 }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import secrets
+import sqlite3
 import time
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from ci.errors import HistoryError, RequestError
+from ci.history import faults
 from ci.serve.answers import error_answer
 from ci.serve.parameters import MAX_BODY
 from ci.serve.service import service_of
@@ -48,7 +50,13 @@ async def shape_errors(request: web.Request, handler: Handler) -> web.StreamResp
     except HistoryError as error:
         log.error("the history failed: %s", error)
         return error_answer(503, f"the history cannot be used now: {error}")
-    except Exception:
+    except Exception as error:
+        if isinstance(error, sqlite3.OperationalError) and (
+            faults.code(error) != sqlite3.SQLITE_ERROR
+        ):
+            # No room, locked; any other code is a mistake in our SQL.
+            log.error("the history failed: %s", error)
+            return error_answer(503, f"nothing can be recorded now: {error}")
         reference = secrets.token_hex(4)
         log.exception("%s %s failed [%s]", request.method, request.path, reference)
         return error_answer(

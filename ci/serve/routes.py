@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
-from ci.serve import about, actions, builds, logs, parameters, shapes, status
+from ci.serve import about, actions, builds, logs, parameters, pins, shapes, status
 from ci.serve.answers import SUFFIXES
 
 
@@ -160,6 +160,24 @@ ROUTES: tuple[Route, ...] = (
             404: _NO_BUILD,
             409: Answer("the build is not over", (shapes.Error,)),
         },
+    ),
+    Route(
+        "POST",
+        _NUMBER + "/pin",
+        pins.pin,
+        "Keep a build and its results until it is unpinned",
+        {
+            200: Answer("it is pinned", (shapes.Build,)),
+            404: _NO_BUILD,
+            409: Answer("not succeeded, or its results are gone", (shapes.Error,)),
+        },
+    ),
+    Route(
+        "POST",
+        _NUMBER + "/unpin",
+        pins.unpin,
+        "Let go of a build",
+        {200: Answer("it is not pinned", (shapes.Build,)), 404: _NO_BUILD},
     ),
     Route(
         "GET",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from ci.adapters.metrics import Metrics
-from ci.config import Settings
+from ci.config import Secrets, Settings
 from ci.history.database import Database
 from ci.models import Build, Check
 from ci.serve import shapes
@@ -23,13 +23,18 @@ class Service:
     """The parts behind the routes."""
 
     settings: Settings
-    api_token: str | None
+    secrets: Callable[[], Secrets]
     database: Database
     wake: Wake
     watches: Watches
     metrics: Metrics
     checks: Checks
     version: str
+
+    @property
+    def api_token(self) -> str | None:
+        """The token of this moment; None: no token is asked for."""
+        return self.secrets().api_token
 
     def shape(self, build: Build) -> shapes.Build:
         """The answer for a build."""

@@ -78,6 +78,7 @@ class Build(Shape):
     seconds: float | None
     summary: str
     url: str
+    pinned: bool = Field(description="kept, with its results, until it is let go")
     targets: list[Target]
 
     @classmethod
@@ -99,6 +100,7 @@ class Build(Shape):
             seconds=rounded(build.seconds),
             summary=build.summary,
             url=f"{public_url}/builds/{build.number}",
+            pinned=build.pinned,
             targets=[_target(target) for target in build.targets],
         )
 
@@ -117,6 +119,13 @@ class CommitBuilds(Shape):
     builds: list[Build]
 
 
+class Deliveries(Shape):
+    """Webhook deliveries of the last seven days that did not come at first, or came later."""
+
+    missed: int
+    recovered: int
+
+
 class Status(Shape):
     """What runs, what waits, and how the newest finished build of the branch ended."""
 
@@ -128,6 +137,7 @@ class Status(Shape):
     queue: list[Build]
     current: list[Build]
     last: Build | None
+    deliveries: Deliveries
 
 
 class Logs(Shape):

@@ -8,8 +8,9 @@ import sqlite3
 
 from aiohttp import web
 
+from ci.adapters.host import now_ms
 from ci.config import Settings
-from ci.history import builds as history
+from ci.history import builds as history, missed
 from ci.models import Build, Check, rfc3339
 from ci.serve import shapes, text
 from ci.serve.answers import either
@@ -33,7 +34,7 @@ async def status(request: web.Request) -> web.Response:
     repository = configured(service.settings, asked.repo)
     branch = asked.branch or repository.branches[0]
     everything = asked.repo is None and asked.branch is None
-    current, queue, last = await service.database.read(
+    current, queue, last, tally = await service.database.read(
         _status, repository.name, branch, everything=everything
     )
     answer = shapes.Status(
@@ -45,6 +46,9 @@ async def status(request: web.Request) -> web.Response:
         queue=service.shape_all(queue),
         current=service.shape_all(current),
         last=service.shape(last) if last else None,
+        deliveries=shapes.Deliveries(
+            missed=tally.recent_missed, recovered=tally.recent_recovered
+        ),
     )
     return either(
         request,
@@ -113,12 +117,13 @@ async def _checks(service: Service) -> list[Check]:
 
 def _status(
     connection: sqlite3.Connection, repo: str, branch: str, *, everything: bool
-) -> tuple[list[Build], list[Build], Build | None]:
+) -> tuple[list[Build], list[Build], Build | None, missed.Tally]:
     scope = () if everything else (repo, branch)
     return (
         history.running(connection, *scope),
         history.queued(connection, *scope),
         history.newest_finished(connection, repo, branch),
+        missed.tally(connection, now_ms()),
     )
 
 

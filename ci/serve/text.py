@@ -60,6 +60,8 @@ def headline(build: Build) -> str:
         parts.append(human_seconds(build.seconds))
     if build.attempt > 1:
         parts.append(f"attempt {build.attempt}")
+    if build.pinned:
+        parts.append("pinned")
     return (
         f"{SYMBOLS[build.state]} #{build.number} {where} {build.sha[:7]} "
         f'"{printable(build.title)}"  {" ".join(parts)} · {_age(build)} ago'

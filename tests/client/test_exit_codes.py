@@ -147,6 +147,22 @@ async def test_not_allowed_in_this_state(house: House) -> None:
         assert "build " + argv[1] in ran.err
 
 
+async def test_pins(house: House) -> None:
+    failed = str(await house.served.add(1, BuildState.FAILED))
+    number = str(await house.served.add(2, BuildState.SUCCEEDED))
+    ran = await house.run("build-client", "pin", failed)
+    assert _failed(ran) == 4
+    assert "retry it, then pin it" in ran.err
+    for verb, pinned in (("pin", True), ("unpin", False)):
+        ran = await house.run("build-client", verb, number, "--json=number,pinned")
+        assert ran.code == 0
+        assert json.loads(ran.out) == {"number": int(number), "pinned": pinned}
+    shown = await house.on_terminal("build-client", "pin", number)
+    assert (shown.code, "it is kept" in shown.out) == (0, True)
+    assert f"build-client unpin {number}" in shown.out
+    assert "pinned" in (await house.on_terminal("bs", number)).out
+
+
 async def test_the_token(house: House) -> None:
     await house.close()
     house.served.secrets = Secrets(api_token="open-sesame")

@@ -113,6 +113,7 @@ BUILD = {
 }
 
 
+STATUS = answers(json.dumps({"deliveries": {"missed": 0, "recovered": 0}}))
 STRANGERS = [
     "",
     "SSH-2.0-OpenSSH_9.2p1\r\n",
@@ -162,6 +163,7 @@ async def test_a_connection_that_lay_idle_may_be_gone(programs: Programs) -> Non
     table = {
         "/client.json": answers(json.dumps({"repositories": [repository]})),
         "/builds": answers(json.dumps({"builds": [BUILD], "next": None})),
+        "/build/status": STATUS,
     }
     async with stranger(by_path(table)) as url:
         ran = await programs.run("bs", BUILD_SERVER_URL=url)
@@ -185,6 +187,7 @@ async def test_ages_are_told_by_the_server_s_clock(programs: Programs) -> None:
     index = {"version": "0", **BUILD}
     table = {
         "/builds/1": answers(json.dumps(build), media=date),
+        "/build/status": STATUS,
         "/index.json": answers(json.dumps(index), media=date),
         "/builds/0/cancel": answers('{"error": "", "status": 404}', "404 None"),
         "/health": answers('{"checks": []}'),

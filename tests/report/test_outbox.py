@@ -24,6 +24,7 @@ from ci.wake import Wake
 from tests.fakes import misbehave
 from tests.fakes.github import TOKEN, FakeGitHub
 from tests.fakes.misbehave import Reply
+from tests.fakes.waiting import wait_until
 
 REPO = "Bullish-Design/nix-terminal"
 OTHER = "Bullish-Design/other"
@@ -370,6 +371,35 @@ async def test_a_broken_rule_is_a_dead_letter_and_life_goes_on(world: World) -> 
     assert message in letter
     assert len(world.server.requests) == 2
     assert world.outbox.trouble == ""
+
+
+async def test_dead_letters_are_shown_until_they_are_made_good_or_old(
+    world: World,
+) -> None:
+    (healthy,) = world.outbox.checks()
+    assert healthy.ok
+    world.server.misbehave(misbehave.invalid("description is too long"))
+    number, _ = await world.push()
+    await world.outbox.step()
+    (check,) = world.outbox.checks()
+    assert not check.ok
+    assert "1 refused for good" in check.detail
+    assert "description is too long" in check.detail
+    # A restart finds them in the history.
+    world.outbox = world.restarted()
+    async with world.running() as outbox:
+        await wait_until(lambda: not outbox.checks()[0].ok)
+    world.offset = 4 * 86_400_000
+    (old,) = world.outbox.checks()
+    assert old.ok
+    assert "1 refused for good" in old.detail
+    world.offset = 0
+    await world.claim()
+    await world.finish(number, BuildState.SUCCEEDED)
+    await world.drain()
+    (good,) = world.outbox.checks()
+    assert good.ok
+    assert "refused" not in good.detail
 
 
 async def test_a_commit_that_github_never_learns_of_is_given_up(world: World) -> None:

@@ -68,7 +68,7 @@ class Served:
     ) -> web.Application:
         return private_application(
             settings=self.settings,
-            secrets=self.secrets,
+            secrets=lambda: self.secrets,
             database=self.database,
             wake=self.wake,
             hub=self.hub,
@@ -193,7 +193,7 @@ def _add(
 
 def _begin(connection: sqlite3.Connection, build: int) -> None:
     """Claim this build and no other."""
-    later = 9_000_000
+    later = 5_000_000
     connection.execute(
         "UPDATE builds SET not_before = ? WHERE number <> ?", (later, build)
     )

@@ -42,6 +42,7 @@ async def test_build_has_every_key_of_the_contract(
         "seconds": 1000.0,
         "summary": "1 failed",
         "url": f"http://build-server:8000/builds/{number}",
+        "pinned": False,
         "targets": [
             {
                 "name": "checks.web-test",

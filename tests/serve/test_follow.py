@@ -6,10 +6,12 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator
+from itertools import count
 
 import pytest
 from aiohttp import ClientPayloadError, web
 from aiohttp.test_utils import TestClient, TestServer
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from ci.adapters.logs import LogWriter
 from ci.models import BuildState, Target
@@ -19,6 +21,7 @@ from tests.fakes.waiting import wait_until
 from tests.serve.conftest import Private, Served
 
 LIMIT = 1 << 30
+NUMBERS = count(1)
 WEB = Target(
     "checks.web",
     BuildState.RUNNING,
@@ -58,6 +61,35 @@ async def test_every_follower_gets_every_byte_from_its_offset(
     for offset, follower in zip(offsets, followers, strict=True):
         assert await follower == whole[offset:]
     assert served.following(client) == 0
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.lists(st.tuples(st.binary(max_size=300), st.integers(0, 300)), max_size=6),
+    st.binary(max_size=70_000),
+)
+async def test_who_comes_back_at_an_offset_misses_nothing(
+    served: Served, client: Private, visits: list[tuple[bytes, int]], end: bytes
+) -> None:
+    """Each visit follows what was written and hangs up after so many bytes of it."""
+    build = await served.add(next(NUMBERS), BuildState.RUNNING, log=b"")
+    path = f"/builds/{build}/log?follow=1&offset="
+    got = b""
+    with LogWriter(served.log_path(build), LIMIT, served.hub) as writer:
+        for piece, length in visits:
+            async with client.get(path + str(len(got))) as response:
+                assert response.headers["X-Log-Offset"] == str(len(got))
+                writer.write(piece)
+                there = writer.size - len(got)
+                got += await response.content.readexactly(min(length, there))
+        last = asyncio.create_task(read(client, path + str(len(got))))
+        writer.write(end)
+    await served.finish(build)
+    assert got + await last == b"".join(piece for piece, _ in visits) + end
 
 
 async def test_bytes_come_while_the_build_runs(served: Served, client: Private) -> None:

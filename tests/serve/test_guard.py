@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
+from multidict import CIMultiDict
 
 from ci.config import Secrets, parse
 from ci.errors import HistoryError
@@ -63,7 +64,21 @@ async def raw(client: Private, request: bytes) -> tuple[int, bytes]:
         ("evil.example:8000@localhost", False),
         ("localhost:8000:1", False),
         ("127.0.0.1.evil.example", False),
+        ("CI.EXAMPLE.TS.NET:443", True),
+        ("[::1]", True),
         ("[::2]", False),
+        ("::1", False),
+        ("[0:0:0:0:0:0:0:1]", False),
+        ("[::ffff:127.0.0.1]", False),
+        ("127.1", False),
+        ("localhost.", False),
+        ("build-server.:8000", False),
+        ("localhost:", False),
+        ("localhost,evil.example", False),
+        ("user@localhost", False),
+        ("user:password@localhost:8000", False),
+        ("localhost/evil.example", False),
+        ("localhost\u00e9", False),
         ("", False),
     ],
 )
@@ -126,7 +141,22 @@ async def test_what_comes_through_funnel_is_refused_everywhere(
         ({"Sec-Fetch-Site": "same-origin", "Origin": "http://evil.example"}, False),
         ({"Origin": "http://evil.example"}, False),
         ({"Origin": "http://build-server:5000"}, False),
+        ({"Origin": "HTTP://Build-Server:8000"}, True),
+        ({"Origin": "http://build-server"}, False),
+        ({"Origin": "http://build-server:80"}, False),
+        ({"Origin": "http://build-server.:8000"}, False),
+        ({"Origin": "http://build-server:8000/"}, False),
+        ({"Origin": "http://build-server:8000.evil.example"}, False),
+        ({"Origin": "http://evil.example@build-server:8000"}, False),
+        ({"Origin": "http://build-server:8000@evil.example"}, False),
+        ({"Origin": "http://[::1]:8000"}, False),
+        ({"Origin": "file://"}, False),
+        ({"Origin": "chrome-extension://build-server:8000"}, False),
+        ({"Origin": "http://build-server:8000, http://evil.example"}, False),
+        ({"Sec-Fetch-Site": "SAME-ORIGIN"}, False),
+        ({"Sec-Fetch-Site": ""}, False),
         ({"Origin": "null"}, False),
+        ({"Origin": "null", "Sec-Fetch-Site": "none"}, False),
         ({"Origin": ""}, False),
     ],
 )
@@ -147,6 +177,61 @@ async def test_default_ports_do_not_make_another_origin(client: Private) -> None
     headers = {"Host": "localhost", "Origin": "http://localhost:80"}
     async with client.post("/nothing", headers=headers) as response:
         assert response.status == 404
+
+
+async def test_an_address_in_brackets_is_an_origin_too(client: Private) -> None:
+    for origin, status in (("http://[::1]:8000", 404), ("http://[::1]", 403)):
+        headers = {"Host": "[::1]:8000", "Origin": origin}
+        async with client.post("/nothing", headers=headers) as response:
+            assert response.status == status
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "application/x-www-form-urlencoded",
+        "text/plain",
+        "multipart/form-data; boundary=x",
+    ],
+)
+async def test_a_form_of_another_sites_page_changes_nothing(
+    served: Served, client: Private, media_type: str
+) -> None:
+    """What a browser sends without asking first; it always names the page's origin."""
+    build = await served.add(1)
+    headers = {"Content-Type": media_type, "Origin": "http://evil.example"}
+    async with desk(served, lambda request: {}) as seen:
+        for path in ("/build/trigger", f"/builds/{build}/retry"):
+            await error_of(client, "POST", path, 403, data=b"{}", headers=headers)
+    assert seen == []
+
+
+async def test_other_origins_are_promised_nothing(
+    served: Served, client: Private
+) -> None:
+    build = await served.add(1)
+    asking = {
+        "Origin": "http://evil.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization, content-type",
+        "Access-Control-Request-Private-Network": "true",
+    }
+    for method in ("OPTIONS", "GET"):
+        for path in ("/build/trigger", f"/builds/{build}", "/nothing"):
+            async with client.request(method, path, headers=asking) as response:
+                assert not [n for n in response.headers if n.startswith("Access-Con")]
+                # Nor may a page with a reference to the window read anything.
+                assert response.headers["X-Content-Type-Options"] == "nosniff"
+                if method == "OPTIONS":
+                    assert response.status in (404, 405)
+
+
+async def test_nothing_is_unpacked(served: Served, client: Private) -> None:
+    await served.add(1)
+    for encoding in ("gzip", "deflate", "identity", "x"):
+        headers = {"Content-Encoding": encoding}
+        for path in ("/build/trigger", "/builds/1/cancel", "/nothing"):
+            await error_of(client, "POST", path, 415, headers=headers)
 
 
 @asynccontextmanager
@@ -211,6 +296,14 @@ async def test_right_token_is_let_in(served: Served) -> None:
         ("127.0.0.1:8000", "", "127.0.0.1"),
         ("127.0.0.1:8000", "x" * 1000, "x" * 200),
         ("127.0.0.1:8000", "ada\u202e\u0085x", "ada\\u202e\\x85x"),
+        ("127.0.0.1:8000", "=?utf-8?q?bj=C3=B6rn@example.com?=", "björn@example.com"),
+        ("127.0.0.1:8000", "=?utf-8?q?a?= =?utf-8?q?=C3=A9?=", "aé"),
+        ("127.0.0.1:8000", "=?utf-8?b?YQ0KYg==?=", "a\\r\\nb"),
+        ("127.0.0.1:8000", "=?utf-8?q?=1B[2J?=", "\\x1b[2J"),
+        ("127.0.0.1:8000", "=?utf-8?b?=FF?=", "=?utf-8?b?=FF?="),
+        ("127.0.0.1:8000", "=?nobody-knows?q?x?=", "=?nobody-knows?q?x?="),
+        ("127.0.0.1:8000", "=?utf-8?q??=", "127.0.0.1"),
+        ("0.0.0.0:8000", "=?utf-8?q?bj=C3=B6rn?=", "127.0.0.1"),
     ],
 )
 async def test_caller_is_named_by_tailscale_only_behind_its_proxy(
@@ -226,6 +319,24 @@ async def test_caller_is_named_by_tailscale_only_behind_its_proxy(
             f"/builds/{build}/cancel", headers={"Tailscale-User-Login": login}
         )
     assert [request.asked_by for request in seen] == [asker]
+
+
+async def test_a_name_counts_only_when_tailscale_alone_can_have_set_it(
+    tmp_path: Path,
+) -> None:
+    settings = parse(document(tmp_path))
+    login = ("Tailscale-User-Login", "ada@example.com")
+
+    def named(remote: str, *more: tuple[str, str]) -> str:
+        headers = CIMultiDict([login, *more])
+        request = make_mocked_request("POST", "/", headers=headers)
+        return guard.caller(request.clone(remote=remote), settings)
+
+    assert named("127.0.0.1") == named("::1") == named("") == "ada@example.com"
+    # A socket that was passed to us may not be what the configuration says.
+    assert named("100.64.0.9") == "100.64.0.9"
+    assert named("127.0.0.1", ("Tailscale-Funnel-Request", "?1")) == "127.0.0.1"
+    assert named("127.0.0.1", ("tailscale-user-login", "eve")) == "127.0.0.1"
 
 
 async def test_peer_of_a_unix_socket_has_a_name(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from ci.models import BuildState, Target
 from ci.serve import openapi
+from tests.fakes.fuzzer import fuzz
 from tests.serve.conftest import Private, Served
 from tests.serve.desk import desk
 
@@ -68,37 +67,6 @@ async def test_head_answers_wherever_get_does(
                 assert await response.read() == b""
 
 
-# What no schema can say: which names git and Nix allow, which parameters exclude which.
-UNSAYABLE = """
-[[operations]]
-include-name = ["POST /build/trigger", "GET /builds/{number}/log"]
-checks.positive_data_acceptance.enabled = false
-"""
-
-
-async def _fuzz(url: str, directory: Path) -> tuple[int, str]:
-    (directory / "schemathesis.toml").write_text(UNSAYABLE)
-    process = await asyncio.create_subprocess_exec(
-        str(Path(sys.executable).with_name("schemathesis")),
-        "run",
-        f"{url}/openapi.json",
-        f"--max-time={FUZZING}",
-        "--phases=examples,coverage,fuzzing",
-        "--seed=1",
-        "--no-color",
-        "--no-shrink",
-        "--request-timeout=5",
-        "--suppress-health-check=all",
-        "--warnings=off",
-        cwd=directory,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode()
-
-
 async def test_fuzzer_finds_no_answer_that_is_not_documented(
     served: Served, tmp_path: Path
 ) -> None:
@@ -112,6 +80,8 @@ async def test_fuzzer_finds_no_answer_that_is_not_documented(
         TestClient(TestServer(served.application())) as client,
         desk(served, lambda request: answer),
     ):
-        code, output = await _fuzz(str(client.make_url("")).rstrip("/"), tmp_path)
+        code, output = await fuzz(
+            str(client.make_url("")).rstrip("/"), tmp_path, FUZZING
+        )
     assert code == 0, output
-    assert "Tested: 22" in output
+    assert "Tested: 24" in output

@@ -41,6 +41,7 @@ async def test_status_before_anything_was_built(client: Private) -> None:
         "queue": [],
         "current": [],
         "last": None,
+        "deliveries": {"missed": 0, "recovered": 0},
     }
 
 

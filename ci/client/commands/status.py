@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from ci.client import exits, report
-from ci.client.exits import Exit
+from ci.client.exits import Exit, Failure
 from ci.client.look import short
 from ci.client.session import Session
 
@@ -19,7 +21,19 @@ def run(session: Session) -> int:
             out.line(short(build, session.look(), ticking=out.tty))
         else:
             report.show(session, build)
+            if arguments.json is None:
+                _tell_missed(session)
         code = exits.of_state(build.state)
     if arguments.exit_zero and code is not Exit.DETACHED:
         return Exit.OK
     return code
+
+
+def _tell_missed(session: Session) -> None:
+    """Pushes that GitHub told of too late: builds may come from days ago."""
+    missed, recovered = 0, 0
+    with suppress(Failure):
+        missed, recovered = session.api.missed()
+    if missed:
+        counts = f"{missed} missed, {recovered} recovered"
+        session.screen.hint(f"webhook deliveries of the last 7 days: {counts}")
