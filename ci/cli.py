@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -14,7 +15,12 @@ from typing import ParamSpec, TypeVar
 import click
 
 from ci import __version__, config
-from ci.errors import BuildServerError, ConfigurationError
+from ci.errors import (
+    BuildServerError,
+    ConfigurationError,
+    HistoryCorrupt,
+    HistoryTooNew,
+)
 from ci.models import Check
 
 P = ParamSpec("P")
@@ -31,7 +37,11 @@ def _config_option(command: Callable[P, T]) -> Callable[P, T]:
 
 
 def _sentences(command: Callable[P, T]) -> Callable[P, T]:
-    """Errors raised on purpose are sentences for a person: exit 2 for configuration."""
+    """Errors raised on purpose are sentences for a person.
+
+    Exit 2 for the configuration, 3 for a history that must not be used as it is: to start
+    again would change nothing. 1 for all others.
+    """
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -41,8 +51,14 @@ def _sentences(command: Callable[P, T]) -> Callable[P, T]:
             for problem in error.problems:
                 click.echo(f"build-server: {problem}", err=True)
             sys.exit(2)
+        except (HistoryCorrupt, HistoryTooNew) as error:
+            click.echo(f"build-server: {error}", err=True)
+            sys.exit(3)
         except BuildServerError as error:
             click.echo(f"build-server: {error}", err=True)
+            sys.exit(1)
+        except sqlite3.Error as error:
+            click.echo(f"build-server: the history cannot be used: {error}", err=True)
             sys.exit(1)
 
     return wrapped
@@ -74,7 +90,8 @@ def serve(path: Path | None) -> None:
 
     settings, secrets = _load(path)
     log.setup(sys.stderr, os.environ, secrets)
-    sys.exit(asyncio.run(app.serve(settings, secrets, os.environ)))
+    file = config.config_path(path, os.environ)
+    sys.exit(asyncio.run(app.serve(settings, secrets, os.environ, file)))
 
 
 @main.command()
@@ -99,8 +116,9 @@ def check_config(path: Path | None, without_secrets: bool) -> None:
 def migrate(path: Path | None) -> None:
     """Bring the history up to date now; `serve` does it too, when it starts."""
     from ci.adapters.host import lock_state_dir
-    from ci.history.database import Database, version
+    from ci.history.database import Database
     from ci.history.paths import database_path
+    from ci.history.schema import version
 
     settings = _without_secrets(path)
 
@@ -122,7 +140,7 @@ def migrate(path: Path | None) -> None:
 @_sentences
 def backup(file: Path, path: Path | None) -> None:
     """Write a consistent copy of the history to FILE, also while the server runs."""
-    from ci.history.database import copy_database
+    from ci.history.copies import copy_database
     from ci.history.paths import database_path
 
     settings = _without_secrets(path)

@@ -1,18 +1,34 @@
-"""The two listeners: where each application is reached, and by whom."""
+"""The two listeners: where each application is reached, by whom and by how many."""
 
 from __future__ import annotations
 
+import asyncio
+import resource
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 from aiohttp import web
 
+from ci.adapters.connections import (
+    Bounds,
+    Connection,
+    Connections,
+    protocol_factory,
+)
 from ci.adapters.metrics import Metrics
 from ci.config import Address
 from ci.errors import ConfigurationError
+from ci.intake.quiet import quiet_logger
+
+# Of the options of aiohttp's AppRunner, those that do not concern one connection.
+OF_THE_RUNNER = ("handler_cancellation", "shutdown_timeout")
+BACKLOG = 128
+# A listener's connections take at most one in so many of the files this process may
+# open: the database, the logs and the builds need some too.
+SHARE_OF_FILES = 4
 
 
 @dataclass(frozen=True)
@@ -22,12 +38,14 @@ class Listener:
     application: web.Application
     address: Address
     options: Mapping[str, Any] = field(default_factory=dict)
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 async def listen(
     stack: AsyncExitStack,
     listeners: Mapping[str, Listener],
     passed: Mapping[str, socket.socket],
+    metrics: Metrics | None = None,
 ) -> dict[str, str]:
     """Serve each until `stack` closes; return name -> URL (or `unix:/path`).
 
@@ -36,10 +54,24 @@ async def listen(
     """
     urls = {}
     for name, listener in listeners.items():
-        runner = web.AppRunner(listener.application, **listener.options)
+        options = {"logger": quiet_logger(f"{__name__}.{name}"), **listener.options}
+        of_runner = {key: options.pop(key) for key in OF_THE_RUNNER if key in options}
+        runner = web.AppRunner(listener.application, **of_runner)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        urls[name] = await _listen(runner, listener.address, passed.get(name))
+        connections = Connections(_affordable(listener.bounds))
+        # There is one since setup().
+        of_aiohttp = cast(web.Server, runner.server)
+        factory = protocol_factory(of_aiohttp, connections, options)
+        # So many are accepted at once, before the first of them can be given up.
+        backlog = min(BACKLOG, connections.bounds.connections // 2)
+        server = await _listen(factory, listener.address, passed.get(name), backlog)
+        stack.callback(connections.stop)
+        stack.callback(server.close)
+        if metrics is not None:
+            help_text = f"Connections to the {name} listener that are open."
+            metrics.watch(f"{name}_connections", help_text, connections.__len__)
+        urls[name] = _url(server)
     return urls
 
 
@@ -53,24 +85,36 @@ def count_refusals(
     return count
 
 
+def _affordable(bounds: Bounds) -> Bounds:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return bounds
+    return replace(bounds, connections=min(bounds.connections, soft // SHARE_OF_FILES))
+
+
 async def _listen(
-    runner: web.AppRunner, address: Address, passed: socket.socket | None
-) -> str:
-    """Listen, and return where as a URL (or `unix:/path`)."""
-    site: web.BaseSite
+    factory: Callable[[], Connection],
+    address: Address,
+    passed: socket.socket | None,
+    backlog: int,
+) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
     try:
         if passed is not None:
-            site = web.SockSite(runner, passed)
-        elif address.path is not None:
-            site = web.UnixSite(runner, str(address.path))
-        else:
-            site = web.TCPSite(runner, address.host, address.port)
-        await site.start()
+            return await loop.create_server(factory, sock=passed, backlog=backlog)
+        if address.path is not None:
+            path = str(address.path)
+            return await loop.create_unix_server(factory, path, backlog=backlog)
+        host, port = address.host, address.port
+        return await loop.create_server(factory, host, port, backlog=backlog)
     except OSError as error:
         raise ConfigurationError(
             [f"cannot listen on {address}: {error.strerror or error}"]
         ) from error
-    bound = runner.addresses[0]
+
+
+def _url(server: asyncio.Server) -> str:
+    bound = server.sockets[0].getsockname()
     if isinstance(bound, tuple):
         name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
         return f"http://{name}:{bound[1]}"

@@ -252,6 +252,13 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
+def keep_out(secrets: Iterable[str]) -> None:
+    """Keep further secrets out of the log that `setup` began, if it did."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, Handler):
+            handler.redact.add(secrets)
+
+
 def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
     """A terminal, no NO_COLOR (https://no-color.org) and not a dumb one."""
     plain = environ.get("NO_COLOR") or environ.get("TERM") == "dumb"

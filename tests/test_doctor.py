@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import os
 import sqlite3
 import time
 import tomllib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from email.utils import formatdate
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from aiohttp import web
 from pytest_aiohttp import AiohttpServer
 
 from ci import config, doctor
-from ci.adapters import process
+from ci.adapters import host, process
 from ci.config import Secrets, Settings
 from ci.doctor import examinations, known_holes, program_checks
 from ci.doctor.program_checks import Identity
@@ -27,8 +28,10 @@ from ci.errors import (
     GitHubRefused,
     GitHubUnavailable,
 )
+from ci.intake.probe import answer
 from ci.models import Check
 from tests.fakes.github import TOKEN, FakeGitHub
+from tests.fakes.push import SECRET
 
 SETTINGS_OF_NIX = (
     '{"sandbox": {"value": %s}, "trusted-users": {"value": ["root", "@wheel"]}, '
@@ -37,6 +40,7 @@ SETTINGS_OF_NIX = (
 SERVICE = Identity("build-server", frozenset({"build-server"}), root=False)
 KEY = "build-server-1:" + "A" * 43 + "="
 Serve = Callable[[Mapping[str, int]], Awaitable[str]]
+Answering = Callable[[Sequence[bytes]], Awaitable[str]]
 
 
 def put_program(directory: Path, name: str, *lines: str) -> None:
@@ -87,6 +91,24 @@ def serve(aiohttp_server: AiohttpServer) -> Serve:
     return start
 
 
+@pytest.fixture
+def answering(aiohttp_server: AiohttpServer) -> Answering:
+    """A server behind whose `/webhook` somebody holds these secrets."""
+
+    async def start(secrets: Sequence[bytes]) -> str:
+        async def handler(request: web.Request) -> web.Response:
+            signature = request.headers["X-Hub-Signature-256"]
+            proof = answer(await request.read(), signature, secrets)
+            return web.json_response({"probe": proof}, status=200 if proof else 401)
+
+        application = web.Application()
+        application.router.add_post("/webhook", handler)
+        server = await aiohttp_server(application)
+        return str(server.make_url("")).rstrip("/")
+
+    return start
+
+
 async def _confined() -> tuple[bool, str]:
     return True, ""
 
@@ -106,13 +128,13 @@ def by_name(checks: list[Check]) -> dict[str, Check]:
 
 
 async def test_a_whole_round_where_all_is_well(
-    tmp_path: Path, programs: Path, serve: Serve
+    tmp_path: Path, programs: Path, serve: Serve, answering: Answering
 ) -> None:
     """Real programs, real servers; only what depends on this machine may be wrong."""
     secret = tmp_path / "secret"
     secret.write_text(TOKEN)
     secret.chmod(0o600)
-    outside = await serve({"/webhook": 401})
+    outside = await answering([SECRET])
     cache = await serve({"/nix-cache-info": 200})
     async with FakeGitHub() as github:
         chosen = settings(
@@ -131,7 +153,7 @@ async def test_a_whole_round_where_all_is_well(
         found = by_name(
             await doctor.checks(
                 chosen,
-                Secrets(github_token=TOKEN),
+                Secrets(github_token=TOKEN, webhook=(SECRET,)),
                 {"PATH": str(programs), "NIX_STORE_DIR": str(tmp_path)},
                 available=_confined,
             )
@@ -151,7 +173,7 @@ async def test_a_whole_round_where_all_is_well(
         "store",
         "clock",
         "token",
-        "webhook",
+        "funnel",
         "cache",
     ]
     of_this_machine = {"python", "aiohttp", "sqlite", "nix settings", "disk", "store"}
@@ -202,7 +224,7 @@ async def test_a_whole_round_where_nothing_is_well(
         "bwrap",
         "sandbox",
         "token",
-        "webhook",
+        "funnel",
         "cache",
     }
     assert all(check.fix for check in wrong.values())
@@ -236,7 +258,7 @@ async def test_what_is_not_used_is_not_asked_for(tmp_path: Path) -> None:
         "repository": [{"name": "o/n", "builder": "command", "command": ["true"]}],
     }
     found = by_name(await doctor.checks(config.parse(document), Secrets(), {}))
-    assert found.keys().isdisjoint({"nix", "nix settings", "bwrap", "cache", "webhook"})
+    assert found.keys().isdisjoint({"nix", "nix settings", "bwrap", "cache", "funnel"})
     assert found["sandbox"].detail.startswith("off by build.sandbox")
 
 
@@ -376,14 +398,32 @@ def _rounded(detail: str) -> str:
     return detail.replace("7201 s", "7200 s").replace("299 s", "300 s")
 
 
-@pytest.mark.parametrize(("status", "good"), [(401, True), (202, False), (404, False)])
-async def test_the_public_address_must_refuse_what_is_unsigned(
-    serve: Serve, status: int, good: bool
+async def test_the_public_address_is_asked_as_the_server_asks_it(
+    tmp_path: Path, answering: Answering
 ) -> None:
-    url = f"{await serve({'/webhook': status})}/webhook"
-    check = await examinations.public_webhook(url)
-    assert check.ok is good
-    assert str(status) in check.detail or good
+    """With a server the doctor says what the server would; without one, that."""
+    url = f"{await answering([SECRET])}/webhook"
+    chosen = settings(tmp_path, f'[github]\npublic_webhook_url = "{url}"')
+    good = await examinations.funnel(chosen, [SECRET])
+    assert (good.name, good.ok) == ("funnel", True)
+    absent = await examinations.funnel(chosen, [b"another one"])
+    assert absent.detail.startswith("the server does not run")
+    with await asyncio.to_thread(host.lock_state_dir, tmp_path):
+        wrong = await examinations.funnel(chosen, [b"another one"])
+    assert wrong.detail.startswith("reachable, but not us: ")
+    assert "401" in wrong.detail
+    unread = await examinations.funnel(chosen, [])
+    assert (unread.ok, "could not be read" in unread.detail) == (False, True)
+    assert all(check.fix for check in (absent, wrong, unread))
+
+
+def test_a_lock_is_seen_without_being_taken(tmp_path: Path) -> None:
+    assert not host.is_locked(tmp_path / "nowhere")
+    with host.lock_state_dir(tmp_path):
+        assert host.is_locked(tmp_path)
+    assert not host.is_locked(tmp_path)
+    with host.lock_state_dir(tmp_path):
+        pass
 
 
 async def test_a_full_disk_is_seen(tmp_path: Path) -> None:

@@ -77,26 +77,34 @@ def headers(body: bytes, secret: bytes, guid: str) -> dict[str, str]:
 
 
 async def make(folder: Path, environ_path: str) -> list[Push]:
-    """Make the repository in `folder`; return one push for each commit."""
-    env = {**GIT, "PATH": environ_path, "HOME": str(folder)}
+    """Make the repository in `folder`; return one push for each commit.
 
-    async def git(*arguments: str) -> str:
-        done = await run(["git", *arguments], env=env, cwd=folder, timeout=60)
-        if done.code != 0:
-            raise RuntimeError(done.stderr.decode(errors="replace"))
-        return done.stdout.decode().strip()
-
+    They are on a branch that nobody watches until `arrive` pushes them to `dev`.
+    """
     await asyncio.to_thread(_begin, folder)
-    await git("init", "--quiet", "--initial-branch=dev")
+    await _git(folder, environ_path, "init", "--quiet", "--initial-branch=draft")
     before, pushes = NOBODY, []
     for title, greeting in COMMITS:
         await asyncio.to_thread((folder / "greeting.txt").write_text, greeting)
-        await git("add", "--all")
-        await git("commit", "--quiet", "--message", title)
-        after = await git("rev-parse", "HEAD")
+        await _git(folder, environ_path, "add", "--all")
+        await _git(folder, environ_path, "commit", "--quiet", "--message", title)
+        after = await _git(folder, environ_path, "rev-parse", "HEAD")
         pushes.append(Push(before, after, title))
         before = after
     return pushes
+
+
+async def arrive(folder: Path, environ_path: str, push: Push) -> None:
+    """Move `dev` to the pushed commit: the server may look before it is told."""
+    await _git(folder, environ_path, "branch", "--force", "dev", push.after)
+
+
+async def _git(folder: Path, environ_path: str, *arguments: str) -> str:
+    env = {**GIT, "PATH": environ_path, "HOME": str(folder)}
+    done = await run(["git", *arguments], env=env, cwd=folder, timeout=60)
+    if done.code != 0:
+        raise RuntimeError(done.stderr.decode(errors="replace"))
+    return done.stdout.decode().strip()
 
 
 def _begin(folder: Path) -> None:

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from ci import app, config
 from ci.adapters import sandbox
+from ci.credentials import Credentials
 from ci.demo import origin
 from ci.demo.github import StandIn
 from ci.errors import ConfigurationError
@@ -83,9 +84,12 @@ async def demo(*, once: bool, port: int, environ: Mapping[str, str]) -> int:
             pushes = await origin.make(folder / "repository", environ["PATH"])
             nix = _private_store(folder)
             secrets = config.read_secrets(settings, environ)
-            async with app.running(settings, secrets, {**environ, **nix}) as server:
+            credentials = Credentials(settings, secrets, environ)
+            async with app.running(settings, credentials, {**environ, **nix}) as server:
                 _introduce(screen, folder, server.addresses)
-                states = await _push_all(screen, server.addresses, pushes, folder)
+                states = await _push_all(
+                    screen, server.addresses, pushes, folder, environ["PATH"]
+                )
                 await server.statuses_posted(timeout=30)
                 if not once:
                     await _stay(screen, server.addresses)
@@ -194,6 +198,7 @@ async def _push_all(
     addresses: Mapping[str, str],
     pushes: list[origin.Push],
     folder: Path,
+    path: str,
 ) -> list[str]:
     """Push each commit by a signed webhook and follow its build; return the states."""
     secret = (folder / "webhook-secret").read_bytes()
@@ -201,6 +206,7 @@ async def _push_all(
     async with aiohttp.ClientSession() as session:
         for number, push in enumerate(pushes, 1):
             body = push.body()
+            await origin.arrive(folder / "repository", path, push)
             screen.line()
             screen.line(f"── push {number} of {len(pushes)}: {push.title}", "1")
             async with session.post(

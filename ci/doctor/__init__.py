@@ -22,7 +22,7 @@ from ci.doctor.examinations import (
     cache,
     clock,
     configuration,
-    public_webhook,
+    funnel,
     room,
     secrets as secrets_check,
     token,
@@ -64,8 +64,8 @@ async def checks(
         clock(_clock_elsewhere(settings.github.api_url)),
         token(credential),
     ]
-    if settings.github.public_webhook_url:
-        looks.append(public_webhook(settings.github.public_webhook_url))
+    if settings.github.webhook and settings.github.public_webhook_url:
+        looks.append(funnel(settings, secrets.webhook))
     if settings.cache is not None:
         looks.append(cache(settings.cache.url))
     found = await asyncio.gather(*looks)

@@ -17,12 +17,14 @@ from ci.config.secret_files import Located
 from ci.config.settings import Settings
 from ci.errors import CredentialRejected, GitHubBusy, GitHubError, NetworkDown
 from ci.models import Check
+from ci.outside import clock as clock_words, finding
+from ci.outside.asking import ask_outside
+from ci.outside.finding import Reach
 
 GIB = 1024**3
 STATE_FREE = 1 * GIB
 STORE_FREE = 5 * GIB
 INODES_FREE = 10_000
-CLOCK_SKEW = 60.0
 PROBE_SECONDS = 5.0
 
 
@@ -83,25 +85,26 @@ async def token(ask: Callable[[], Awaitable[str]] | None) -> Check:
         return Check("token", False, str(error), fix)
 
 
-async def public_webhook(url: str) -> Check:
-    """An unsigned delivery to the public address must be refused by us, with 401."""
-    fix = (
-        "start the server and `tailscale funnel`, and compare the address with the one "
-        "in GitHub's webhook settings"
-    )
-    try:
-        answer = await probe.ask("POST", url, timeout=PROBE_SECONDS)
-    except NetworkDown as error:
-        return Check("webhook", False, str(error), fix)
-    if answer.status == 401:
-        return Check("webhook", True, f"{url} answers, and refuses what is unsigned")
-    return Check(
-        "webhook",
-        False,
-        f"{url} answers {answer.status} to an unsigned delivery instead of 401: "
-        "another program, or another path",
-        fix,
-    )
+async def funnel(settings: Settings, webhook_secrets: Sequence[bytes]) -> Check:
+    """Whether a signed question to the public address is answered by our server."""
+    if not webhook_secrets:
+        return Check(
+            finding.NAME,
+            False,
+            "nobody can be asked without the webhook's secret, which could not be read",
+            "run the doctor as root or as the service's user, with its credentials",
+        )
+    found = await ask_outside(settings, webhook_secrets)
+    if found.reach in (Reach.REACHABLE, Reach.UNKNOWN):
+        return found.check()
+    if not await asyncio.to_thread(host.is_locked, settings.state_dir):
+        return Check(
+            finding.NAME,
+            False,
+            f"the server does not run, so nobody can answer ({found.detail})",
+            "start it (systemctl start build-server), then ask again",
+        )
+    return found.check()
 
 
 async def room(name: str, path: Path, least: int) -> Check:
@@ -127,22 +130,12 @@ async def clock(reference: str | None) -> Check:
     TLS and the tokens of GitHub Apps depend on it, and virtual machines that slept are
     often late. Without a reference there is only the time to be told.
     """
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     if reference is None:
-        return Check("clock", True, f"{now}; nothing to compare it with")
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return Check(clock_words.NAME, True, f"{now}; nothing to compare it with")
     try:
         theirs = (await probe.ask("GET", reference, timeout=PROBE_SECONDS)).time
     except NetworkDown:
         theirs = None
-    if theirs is None:
-        return Check("clock", True, f"{now}; {reference} did not tell its own")
-    skew = time.time() - theirs
-    if abs(skew) <= CLOCK_SKEW:
-        return Check("clock", True, f"{now}, as at {reference}")
-    way = "ahead of" if skew > 0 else "behind"
-    return Check(
-        "clock",
-        False,
-        f"{now} is {abs(skew):.0f} s {way} {reference}",
-        "timedatectl set-ntp true; under WSL2: hwclock -s",
-    )
+    skew = None if theirs is None else theirs - time.time()
+    return clock_words.compared(skew, reference)

@@ -19,6 +19,7 @@ from ci.adapters import host
 from ci.adapters.host import Run
 from ci.config.settings import Settings
 from ci.doctor import known_holes
+from ci.doctor.limits import limits_in_force
 from ci.errors import HostFault
 from ci.models import Check
 
@@ -29,10 +30,12 @@ NIX_SETTINGS = "nix settings"
 def library(name: str, version: str) -> Check:
     """A version number against the known holes."""
     hole = known_holes.known_hole(name, version)
-    if hole is None:
-        return Check(name, True, version)
-    releases = known_holes.MENDED[name].releases_text()
-    return Check(name, False, f"{version}: {hole}", f"install {name} {releases}")
+    if hole is not None:
+        fix = f"install {name} {hole.releases_text()}"
+        return Check(name, False, f"{version}: {hole.hole}", fix)
+    harmless = known_holes.harmless_holes(name, version)
+    told = (f"{hole.hole}, but not here: {hole.harmless}" for hole in harmless)
+    return Check(name, True, "; ".join((version, *told)))
 
 
 async def program(
@@ -122,13 +125,17 @@ async def nix_settings(
 async def confinement(
     settings: Settings, available: Callable[[], Awaitable[tuple[bool, str]]]
 ) -> Check:
-    """Whether bubblewrap works here, unless the configuration does without."""
+    """Whether bubblewrap works here, unless the configuration does without.
+
+    It says, too, how the running server limits memory and processes.
+    """
+    limits = await asyncio.to_thread(limits_in_force, settings.state_dir)
     if not settings.build.sandbox:
         detail = "off by build.sandbox: evaluations may read what the service may"
-        return Check("sandbox", True, detail)
+        return Check("sandbox", True, f"{detail}; {limits}")
     works, why = await available()
     if works:
-        return Check("sandbox", True, "bubblewrap works")
+        return Check("sandbox", True, f"bubblewrap works; {limits}")
     return Check("sandbox", False, why, "mend that, or write build.sandbox = false")
 
 

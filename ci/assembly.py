@@ -1,0 +1,296 @@
+"""The composition root: makes every part, and wires them.
+
+This is the only module that knows every department. Departments meet in the database
+and in one `wake`; here both are handed to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from ci import __version__
+from ci.adapters import harmonia, systemd
+from ci.adapters.github import App, Credential, GitHub, Token
+from ci.adapters.logs import LogHub
+from ci.adapters.metrics import Metrics
+from ci.build.fetchable import FetchCheck
+from ci.build.scheduler import Scheduler
+from ci.config import Secrets, Settings
+from ci.credentials import Credentials
+from ci.health import Health, Look
+from ci.history import deliveries, outbox, pins, repositories
+from ci.history.database import Database
+from ci.history.deliveries import Arrival, Receipt
+from ci.intake.ledger import Ledger
+from ci.intake.reconcile import Reconcile
+from ci.intake.requests import Requests
+from ci.intake.webhook import BOUNDS, public_application, runner_options
+from ci.listen import Listener, count_refusals, listen
+from ci.outside.watch import OutsideWatch
+from ci.report.outbox import Outbox
+from ci.serve.api import private_application
+from ci.supervise import Supervisor
+from ci.upkeep import Upkeep
+from ci.wake import Wake
+from ci.workshop import Workshop
+
+PRIVATE = {"handler_cancellation": True, "access_log": None, "shutdown_timeout": 5.0}
+
+Loops = Mapping[str, Callable[[], Awaitable[None]]]
+
+
+@dataclass
+class Server:
+    """One running server. `addresses` says where each listener really is, as a URL."""
+
+    settings: Settings
+    database: Database
+    wake: Wake
+    scheduler: Scheduler
+    addresses: Mapping[str, str]
+
+    async def statuses_posted(self, timeout: float) -> bool:  # noqa: ASYNC109
+        """Wait until GitHub has heard everything; False when it did not in time."""
+        try:
+            async with asyncio.timeout(timeout):
+                seen = self.wake.count
+                while await self.database.read(outbox.backlog):
+                    seen = await self.wake.wait(seen, 1.0)
+        except TimeoutError:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a server stands on: opened before it is put together, closed after it."""
+
+    settings: Settings
+    credentials: Credentials
+    environ: Mapping[str, str]
+    database: Database
+    instance: int
+    mark: str
+
+
+@dataclass(frozen=True)
+class Common:
+    """What many parts share."""
+
+    github: GitHub
+    wake: Wake = field(default_factory=Wake)
+    hub: LogHub = field(default_factory=LogHub)
+    metrics: Metrics = field(default_factory=lambda: Metrics(__version__))
+    supervisor: Supervisor = field(default_factory=Supervisor)
+
+
+async def assemble(stack: AsyncExitStack, ground: Ground) -> Server:
+    """Make every part and start it; `stack` takes them apart again, in reverse."""
+    settings, database = ground.settings, ground.database
+    common = Common(_github(ground))
+    wake = common.wake
+    stack.push_async_callback(common.github.close)
+    workshop = await _workshop(ground, common.github)
+    stack.push_async_callback(workshop.close)
+    upkeep = Upkeep(settings, database, workshop.room, workshop.mirror, wake)
+    upkeep.measured_by(common.metrics)
+    scheduler = _scheduler(ground, common, workshop, upkeep)
+    ledger = Ledger(_recorder(database, common.metrics), wake)
+    sender = Outbox(database, common.github, public_url=settings.public_url, wake=wake)
+    sender.measured_by(common.metrics)
+    ground.credentials.on_change(lambda _changed: sender.credential_changed())
+    outside = _outside(ground, common)
+    reconcile = _reconcile(ground, common, workshop, outside)
+    loops: Loops = {
+        "intake": ledger.run,
+        "requests": Requests(database, settings, workshop.mirror, wake).run,
+        "scheduler": scheduler.run,
+        "outbox": sender.run,
+        "credentials": ground.credentials.run,
+        "watchdog": lambda: _watch(ground.environ, database),
+        "history": database.guard,
+        "disk": upkeep.watch.run,
+        "upkeep": upkeep.run,
+    }
+    await stack.enter_async_context(_kept(common.supervisor, loops))
+    looks = [
+        part.checks
+        for part in (
+            database,
+            ground.credentials,
+            outside,
+            reconcile,
+            upkeep,
+            scheduler,
+        )
+    ]
+    listeners = {"private": _private(ground, common, sender, looks)}
+    if settings.github.webhook:
+        listeners["public"] = await _public(ground, common, ledger)
+    addresses = await listen(stack, listeners, _passed(ground), common.metrics)
+    # They look at the listeners, or at what came through them: not before these are there.
+    later: Loops = {"outside": outside.run, "reconcile": reconcile.run}
+    await stack.enter_async_context(_kept(common.supervisor, later))
+    return Server(settings, database, wake, scheduler, addresses)
+
+
+def _github(ground: Ground) -> GitHub:
+    return GitHub(
+        ground.settings.github.api_url,
+        lambda: _credential(ground.settings, ground.credentials.current),
+    )
+
+
+async def _workshop(ground: Ground, github: GitHub) -> Workshop:
+    names = [repository.name for repository in ground.settings.repositories]
+    numbers = await ground.database.write(repositories.ensure, names)
+    pinned = partial(ground.database.read, pins.numbers)
+    return await Workshop.open(
+        ground.settings, ground.environ, github, numbers, ground.mark, pinned
+    )
+
+
+def _scheduler(
+    ground: Ground, common: Common, workshop: Workshop, upkeep: Upkeep
+) -> Scheduler:
+    return Scheduler(
+        settings=ground.settings,
+        database=ground.database,
+        instance=ground.instance,
+        builders=workshop.builders,
+        mirrors=workshop.mirror,
+        hub=common.hub,
+        wake=common.wake,
+        on_end=_each(common.metrics.build_finished, upkeep.build_ended),
+        may_begin=workshop.room.reason,
+        strain=workshop.strain,
+        shortage=workshop.shortage,
+        fetch_check=_fetch_check(ground.settings),
+    )
+
+
+def _outside(ground: Ground, common: Common) -> OutsideWatch:
+    watch = OutsideWatch(
+        ground.settings,
+        lambda: ground.credentials.current.webhook,
+        lambda: common.github.clock_skew,
+    )
+    watch.measured_by(common.metrics)
+    return watch
+
+
+def _reconcile(
+    ground: Ground, common: Common, workshop: Workshop, outside: OutsideWatch
+) -> Reconcile:
+    reconcile = Reconcile(
+        ground.database,
+        ground.settings,
+        workshop.mirror,
+        common.github,
+        common.wake,
+        on_wake=lambda _slept: outside.hurry(),
+    )
+    reconcile.measured_by(common.metrics)
+    ground.credentials.on_change(lambda _changed: reconcile.credential_changed())
+    return reconcile
+
+
+def _private(
+    ground: Ground, common: Common, sender: Outbox, looks: Sequence[Look]
+) -> Listener:
+    application = private_application(
+        settings=ground.settings,
+        secrets=lambda: ground.credentials.current,
+        database=ground.database,
+        wake=common.wake,
+        hub=common.hub,
+        metrics=common.metrics,
+        checks=Health(ground.settings, sender, common.supervisor, looks),
+        version=__version__,
+    )
+    return Listener(application, ground.settings.listen.private, PRIVATE)
+
+
+async def _public(ground: Ground, common: Common, ledger: Ledger) -> Listener:
+    application = public_application(
+        settings=ground.settings,
+        secrets=lambda: ground.credentials.current.webhook,
+        ledger=ledger,
+        known=await ground.database.read(repositories.known),
+        on_unsigned=common.metrics.bad_signature,
+    )
+    application.on_response_prepare.append(count_refusals(common.metrics))
+    return Listener(
+        application, ground.settings.listen.public, runner_options(), BOUNDS
+    )
+
+
+def _passed(ground: Ground) -> Mapping[str, socket.socket]:
+    # A variable that tests hand over names no socket of this process.
+    return systemd.listen_sockets(os.environ) if ground.environ is os.environ else {}
+
+
+def _each(*told: Callable[[str, float], None]) -> Callable[[str, float], None]:
+    def tell(state: str, seconds: float) -> None:
+        for one in told:
+            one(state, seconds)
+
+    return tell
+
+
+def _recorder(
+    database: Database, metrics: Metrics
+) -> Callable[[Sequence[Arrival]], Awaitable[Sequence[Receipt]]]:
+    async def record(arrivals: Sequence[Arrival]) -> Sequence[Receipt]:
+        receipts = await database.write(deliveries.accept, arrivals)
+        for receipt in receipts:
+            metrics.delivery("accepted" if receipt.accepted else "ignored")
+        return receipts
+
+    return record
+
+
+def _fetch_check(settings: Settings) -> FetchCheck | None:
+    cache = settings.cache
+    if cache is None:
+        return None
+    ask = partial(harmonia.fetchable, url=cache.url, public_key=cache.public_key)
+    return FetchCheck(ask, cache.required)
+
+
+def _credential(settings: Settings, secrets: Secrets) -> Credential | None:
+    if settings.github.app_id and secrets.app_key:
+        return App(settings.github.app_id, secrets.app_key)
+    return Token(secrets.github_token) if secrets.github_token else None
+
+
+@asynccontextmanager
+async def _kept(supervisor: Supervisor, loops: Loops) -> AsyncIterator[None]:
+    tasks = [
+        asyncio.create_task(supervisor.keep(name, loop), name=name)
+        for name, loop in loops.items()
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _watch(environ: Mapping[str, str], database: Database) -> None:
+    """Tell systemd that we live, only after the loop and the database really answered."""
+    interval = systemd.watchdog_seconds(environ)
+    if interval is None:
+        await asyncio.Event().wait()
+        return
+    while True:
+        await database.write(lambda connection: connection.execute("SELECT 1"))
+        systemd.notify(systemd.WATCHDOG, environ=environ)
+        await asyncio.sleep(interval / 3)

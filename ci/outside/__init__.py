@@ -1,0 +1,1 @@
+"""The view from outside: is the public address ours, and does GitHub share our clock?"""
