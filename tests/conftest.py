@@ -30,7 +30,12 @@ KEPT = ("NIX_SSL_CERT_FILE", "NIX_MODERN")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Leave nothing of the developer's own environment that could steer the tests."""
-    config.addinivalue_line("markers", "nix: needs a real Nix; run for each version")
+    for marker in (
+        "nix: needs a real Nix; run for each version",
+        "faults: too long for `make test`; `make test-faults` runs it",
+        "soak: as long as you like; `make soak` runs it",
+    ):
+        config.addinivalue_line("markers", marker)
     for name in list(os.environ):
         if name.startswith(FOREIGN) and name not in KEPT:
             del os.environ[name]

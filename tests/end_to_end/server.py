@@ -35,8 +35,19 @@ class World:
     nix: str
     repository: dict[str, Any] = field(default_factory=dict)
     build: dict[str, Any] = field(default_factory=dict)
+    # The tests of reconciling look for commits; the others say when there is one.
+    github_table: dict[str, Any] = field(
+        default_factory=lambda: {"reconcile_every": "never"}
+    )
     extra: str = ""
+    # Where the webhook is; GitHub must find it there again after a restart.
+    public: str = "127.0.0.1:0"
     secret: bytes = SECRET
+    # What runs it, in front of it: a tracer.
+    wrapper: Sequence[str] = ()
+    # The server's program, as arguments of Python; GUIDs that were answered 202.
+    program: Sequence[str] = ("-m", "ci")
+    acknowledged: set[str] = field(default_factory=set)
 
     @property
     def state_dir(self) -> Path:
@@ -53,12 +64,13 @@ class World:
             f"""\
 state_dir = "{self.state_dir}"
 [listen]
-public = "127.0.0.1:0"
+public = "{self.public}"
 private = "127.0.0.1:0"
 [github]
 api_url = "{self.github.url}"
 webhook_secret_file = "{self.folder}/webhook-secret"
 token_file = "{self.folder}/token"
+{_toml(self.github_table)}
 [build]
 {_toml(build)}
 {self.extra}
@@ -68,17 +80,16 @@ token_file = "{self.folder}/token"
         )
         return path
 
+    def command(self, *arguments: str) -> list[str]:
+        """The argv of `build-server ARGUMENTS…` as this world runs it."""
+        return [*self.wrapper, sys.executable, *self.program, *arguments]
+
     @asynccontextmanager
     async def server(self, **extra_environ: str) -> AsyncIterator[Server]:
         """The server, ready; killed at the end unless it was stopped before."""
         config = await asyncio.to_thread(self.write_configuration)
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "ci",
-            "serve",
-            "--config",
-            str(config),
+            *self.command("serve", "--config", str(config)),
             env={**self.environ, "BUILD_SERVER_TEST": "1", **extra_environ},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
@@ -170,12 +181,13 @@ class Server:
         self, body: bytes, *, guid: str | None = None, event: str = "push"
     ) -> tuple[int, dict[str, Any]]:
         """POST a signed delivery; return (status, answer)."""
+        signed = headers(body, self.world.secret, guid=guid, event=event)
         async with self.session.post(
-            f"{self.public}/webhook",
-            data=body,
-            headers=headers(body, self.world.secret, guid=guid, event=event),
+            f"{self.public}/webhook", data=body, headers=signed
         ) as response:
             answer: dict[str, Any] = await response.json()
+            if response.status == 202:
+                self.world.acknowledged.add(signed["X-GitHub-Delivery"])
             return response.status, answer
 
     async def get(self, path: str) -> Any:

@@ -33,6 +33,7 @@ BUILD = {
     "seconds": float,
     "summary": str,
     "url": str,
+    "pinned": bool,
     "targets": list,
 }
 TARGET = {"name": str, "state": str, "seconds": float, "error": str, "outputs": dict}
@@ -46,6 +47,7 @@ STATUS = {
     "queue",
     "current",
     "last",
+    "deliveries",
 }
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 KEY = "build-server-1:" + "A" * 43 + "="
@@ -141,6 +143,7 @@ async def test_the_seeds_four_endpoints_before_and_after_a_build(
             "is_running": False,
             "queue": [],
             "current": [],
+            "deliveries": {"missed": 0, "recovered": 0},
         }
         assert await server.get("/build/logs") == {"logs": [], "build": None}
         health = await server.get("/health")

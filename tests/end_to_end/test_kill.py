@@ -17,6 +17,7 @@ KILLS = 20
 SEED = int(os.environ.get("KILL_SEED", "20261120"))
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(240)
 async def test_twenty_kills_in_a_push_storm(command_world: World) -> None:
     print(f"KILL_SEED={SEED}")

@@ -1,13 +1,15 @@
-"""An older backup put back: nothing that is known to the state directory is reused."""
+"""An older backup put back: numbers go on, and what it does not know is found again."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
 
-from ci.history.database import copy_database
-from ci.history.paths import database_path
+from ci.history.copies import copy_database
+from ci.history.paths import backup_path, database_path
 from tests.end_to_end.server import World
+from tests.end_to_end.test_bounds import hasty
+from tests.fakes.waiting import wait_until
 
 
 async def test_numbers_go_on_above_what_has_a_log(command_world: World) -> None:
@@ -29,3 +31,46 @@ async def test_numbers_go_on_above_what_has_a_log(command_world: World) -> None:
         await server.finished(3)
         log = await server.text("/builds/3/log")
         assert log.count(b"second\n") == 1
+
+
+async def test_yesterdays_copy_put_back_and_what_it_lacks_found_again(
+    command_world: World,
+) -> None:
+    world = command_world
+    hasty(world)
+    world.github_table = {"reconcile_every": "1h"}
+    copy = backup_path(world.state_dir)
+    shas = [
+        world.origin.commit({"ci": f"#!/bin/sh\necho {n}\n"}, executable=["ci"])
+        for n in range(3)
+    ]
+    await asyncio.to_thread(world.origin.branch, "dev", shas[0])
+    async with world.server() as server:
+        await server.finished((await server.push(shas[0]))["builds"][0])
+        await world.github.wait_for(shas[0], "success")
+        await server.stop()
+    # The copy that the first start made is taken away: a day has passed.
+    await asyncio.to_thread(shutil.rmtree, copy.parent, ignore_errors=True)
+    async with world.server() as server:
+        await wait_until(copy.exists, what="the daily copy")
+        await asyncio.to_thread(world.origin.branch, "dev", shas[2])
+        answer = await server.push(shas[1:], before=shas[0])
+        for number in answer["builds"]:
+            await server.finished(number)
+        await world.github.wait_for(shas[2], "success")
+        await server.kill()
+    for name in ("history.db", "history.db-wal", "history.db-shm"):
+        (world.state_dir / name).unlink(missing_ok=True)
+    await asyncio.to_thread(shutil.copy, copy, database_path(world.state_dir))
+    before = len(world.github.taken)
+    async with world.server() as server:
+
+        async def found() -> bool:
+            builds = (await server.get("/builds"))["builds"]
+            known = {build["sha"]: build["state"] for build in builds}
+            return [known.get(sha) for sha in shas] == ["succeeded"] * 3
+
+        await wait_until(found, 30, what="what the copy lacks, found and built")
+        await server.stop()
+    again = world.github.taken[before:]
+    assert shas[0] not in {status.sha for status in again}, "known, and not told again"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from ci.history import builds
 from ci.history.database import Database
 from ci.history.paths import database_path
-from tests.end_to_end.server import World
+from tests.end_to_end import impatient
+from tests.end_to_end.server import Server, World
 from tests.fakes.github import FakeGitHub
 from tests.fakes.nix_stores import NixStore
 from tests.fakes.repository import Origin
+from tests.fakes.waiting import wait_until
 
 FLAKE = """{ outputs = { self }: {
   packages.x86_64-linux.result = derivation {
@@ -34,7 +37,29 @@ async def collect_garbage(store: NixStore) -> None:
     assert await process.wait() == 0
 
 
-async def test_the_last_green_results_survive_the_garbage_collector(
+async def pin(server: Server, build: int) -> int:
+    status, answer = await server.post(f"/builds/{build}/pin")
+    assert status == 409 or answer["pinned"] is True, answer
+    return status
+
+
+async def exist(paths: Sequence[Path]) -> list[bool]:
+    return await asyncio.to_thread(lambda: [path.exists() for path in paths])
+
+
+async def until_only(
+    store: NixStore, paths: Sequence[Path], expected: Sequence[bool]
+) -> None:
+    """Collect until just these are left: fresh results are held for a moment longer."""
+
+    async def collected() -> bool:
+        await collect_garbage(store)
+        return await exist(paths) == list(expected)
+
+    await wait_until(collected, 20, what=f"{list(expected)}")
+
+
+async def test_the_last_green_results_and_pinned_ones_survive_the_garbage_collector(
     tmp_path: Path, github: FakeGitHub, fresh_nix: NixStore
 ) -> None:
     world = World(
@@ -44,20 +69,30 @@ async def test_the_last_green_results_survive_the_garbage_collector(
         fresh_nix.env,
         fresh_nix.program,
     )
+    world.program = impatient.PROGRAM
     world.build = {"keep": 2}
     results, before = [], ""
     async with world.server() as server:
         for number in range(1, 5):
-            text = FLAKE.replace("NUMBER", str(number))
-            sha = await asyncio.to_thread(world.origin.commit, {"flake.nix": text})
+            sha = await _commit(world, number)
             (build,) = (await server.push(sha, before=before))["builds"]
             before = sha
             (target,) = (await server.finished(build))["targets"]
             results.append(Path(target["outputs"]["out"]))
+            if build == 1:
+                assert await pin(server, build) == 200
+        await until_only(fresh_nix, results, [True, False, True, True])
+        # What has gone must be built again, and is then the last result of all.
+        assert await pin(server, 2) == 409
+        await server.post("/builds/2/retry")
+        assert (await server.finished(2))["state"] == "succeeded"
+        assert await pin(server, 2) == 200
+        await server.post("/builds/1/unpin")
+        (build,) = (await server.push(await _commit(world, 5), before=before))["builds"]
+        await server.finished(build)
         await server.stop()
     await collect_garbage(fresh_nix)
-    there = await asyncio.to_thread(lambda: [result.exists() for result in results])
-    assert there == [False, False, True, True]
+    assert await exist(results) == [False, True, False, True]
 
     database = await Database.open(database_path(world.state_dir))
     (derivation,) = await database.read(builds.derivations, 4)
@@ -66,3 +101,8 @@ async def test_the_last_green_results_survive_the_garbage_collector(
     assert derivation.machine == ""
     assert derivation.stopped_at is not None
     assert derivation.stopped_at >= derivation.started_at
+
+
+async def _commit(world: World, number: int) -> str:
+    text = FLAKE.replace("NUMBER", str(number))
+    return await asyncio.to_thread(world.origin.commit, {"flake.nix": text})

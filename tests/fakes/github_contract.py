@@ -14,11 +14,12 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from openapi_core import Config, OpenAPI
 from openapi_core.datatypes import RequestParameters
 from openapi_core.exceptions import OpenAPIError
-from werkzeug.datastructures import Headers
+from werkzeug.datastructures import Headers, ImmutableMultiDict
 
 SAMPLES = Path(__file__).parent.parent / "samples" / "github"
 HOST = "https://api.github.com"
@@ -82,13 +83,15 @@ def example(name: str) -> Any:
 def as_request(
     method: str, path: str, headers: Mapping[str, str], body: bytes
 ) -> Request:
-    """Wrap what a server received; `path` is raw, without a query."""
+    """Wrap what a server received; `path` is raw, with the query if there is one."""
+    path, _, query = path.partition("?")
     return Request(
         method=method.lower(),
         path=path,
         headers=headers,
         body=body or None,
         full_url_pattern=HOST + path,
+        parameters=RequestParameters(query=ImmutableMultiDict(parse_qsl(query))),
     )
 
 

@@ -93,14 +93,25 @@ def _ask_version(program: Path) -> NixProgram:
     return NixProgram(answer.stdout.split()[-1], str(program), str(daemon))
 
 
+# Of bash-static: without it a builder in Nix's own sandbox has no shell.
+STATIC_SHELL = Path("/usr/bin/bash-static")
+
+
 @contextmanager
-def private_store(nix: NixProgram) -> Iterator[NixStore]:
-    """A new, empty store for direct use, removed on exit."""
+def private_store(nix: NixProgram, *, sandbox: bool = False) -> Iterator[NixStore]:
+    """A new, empty store for direct use, removed on exit.
+
+    With Nix's `sandbox` a builder sees nothing but a static shell.
+    """
     root = Path(tempfile.mkdtemp(prefix="s", dir=_base()))
     try:
         for name in ("etc", "home", "cache", "var"):
             (root / name).mkdir()
-        (root / "etc/nix.conf").write_text(NIX_CONF)
+        conf = NIX_CONF
+        if sandbox:
+            confined = f"sandbox = true\nsandbox-paths = /bin/sh={STATIC_SHELL}"
+            conf = conf.replace("sandbox = false", confined)
+        (root / "etc/nix.conf").write_text(conf)
         yield NixStore(nix.version_name, nix.program, nix.daemon, _env(nix, root), root)
     finally:
         _remove(root)

@@ -8,6 +8,13 @@
     pre-build-hook = "@HOOK@";
     diff-hook = "@HOOK@";
     run-diff-hook = true;
+    plugin-files = "@HOOK@";
+    extra-plugin-files = "@HOOK@";
+    build-hook = "@HOOK@";
+    builders = "ssh://@HOOK@";
+    netrc-file = "@SECRET@/token";
+    secret-key-files = "@SECRET@/token";
+    trusted-users = "*";
     sandbox = false;
     substituters = "@URL@/cache";
     extra-substituters = "@URL@/extra";

@@ -1,0 +1,41 @@
+"""The whole server, its builds running, under everything that its document allows."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.end_to_end.server import World
+from tests.end_to_end.test_contract_commits import script
+from tests.fakes.fuzzer import fuzz
+
+SECONDS = 10
+PHASES = "examples,coverage,fuzzing,stateful"
+
+
+@pytest.mark.faults
+async def test_the_real_server_keeps_what_its_document_promises(
+    command_world: World,
+) -> None:
+    world = command_world
+    good = await asyncio.to_thread(script, world, "echo fine")
+    bad = await asyncio.to_thread(script, world, "exit 1")
+    slow = await asyncio.to_thread(script, world, "sleep 600")
+    async with world.server() as server:
+        await server.push([good, bad])
+        await server.finished(2)
+        await server.push(slow, before=bad)
+        await server.until_state(3, "running")
+        code, output = await fuzz(server.private, world.folder, SECONDS, PHASES)
+        assert code == 0, output
+        paths = (await server.get("/openapi.json"))["paths"]
+        # All but the document itself.
+        assert f"Tested: {sum(map(len, paths.values())) - 1}\n" in output
+        assert [line for line in server.lines if line["level"] == "error"] == []
+        # The fuzzer may have cancelled it already.
+        await server.post("/builds/3/cancel")
+        after = await asyncio.to_thread(script, world, "echo after")
+        answer = await server.push(after)
+        build = await server.finished(answer["builds"][-1])
+        assert build["state"] == "succeeded"
