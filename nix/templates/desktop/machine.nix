@@ -1,0 +1,7 @@
+# What is this machine's own.
+{
+  name = "desktop";
+  user = "alice";
+  home = "/home/alice";
+  system = "x86_64-linux";
+}

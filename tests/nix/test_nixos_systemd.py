@@ -1,0 +1,180 @@
+"""The units of the NixOS module under a real systemd, with bubblewrap below their limits."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.booted import Booted, CannotBoot, visible
+from tests.fakes.tree import CHECKOUT
+from tests.fakes.waiting import wait_until
+from tests.nix import units
+from tests.nix.evaluation import Evaluation
+
+pytestmark = pytest.mark.faults
+
+SERVER = Path("nix/modules/nixos/build-server")
+SECRET = "a-secret-of-the-test"
+MACHINE = """{
+  services.build-server = {
+    enable = true;
+    settings = {
+      github = { api_url = "http://127.0.0.1:9"; reconcile_every = "never"; };
+      repository = [
+        {
+          name = "owner/site";
+          url = "/srv/git/site";
+          builder = "command";
+          command = [ "sh" "-c" "grep Seccomp: /proc/self/status; hostname" ];
+        }
+      ];
+    };
+    secrets.webhookSecretFile = "/run/test/webhook";
+  };
+}"""
+ASK = {
+    "service": "config.systemd.services.build-server",
+    "sockets": "config.systemd.sockets",
+    "file": "config.services.build-server.configFile.unchecked.value",
+}
+PREPARE = f"""
+(umask 077; echo {SECRET} > /run/test/webhook)
+cp {{config}} /run/test/config.toml
+mkdir -p /srv/git/site
+cd /srv/git/site
+git init --quiet --initial-branch=dev
+git -c user.name=t -c user.email=t@example.com commit --quiet --allow-empty -m one
+chown -R 990:990 /srv/git
+ip address add 100.64.1.1/32 dev lo
+ip address add 192.168.77.1/32 dev lo
+"""
+# This Python may be below /root, which the unit hides; the rest is the unit's own.
+HERE = f"""
+[Service]
+ProtectHome=tmpfs
+{visible()}
+Environment=PYTHONPATH={CHECKOUT}
+Environment=PATH=/usr/bin:/bin
+"""
+
+
+@pytest.fixture
+def booted(evaluation: Evaluation, tmp_path: Path) -> Iterator[Booted]:
+    said = evaluation.nixos(SERVER, MACHINE, ask=ASK)
+    service = re.sub(
+        "ExecStart=.*",
+        f"ExecStart={sys.executable} -m ci serve --config /run/test/config.toml",
+        units.unit("service", said["service"]),
+    )
+    if _systemd() < 253:
+        reload = "Type=notify\nExecReload=/bin/kill -HUP $MAINPID"
+        service = service.replace("Type=notify-reload", reload)
+    service += f"{HERE}StandardError=append:{tmp_path}/machine/said\n"
+    written = {"build-server.service": service} | {
+        f"{name}.socket": units.unit("socket", one)
+        for name, one in said["sockets"].items()
+    }
+    alone = {
+        name: text.replace("[Unit]\n", "[Unit]\nDefaultDependencies=no\n", 1)
+        for name, text in written.items()
+    }
+    config = tmp_path / "config.toml"
+    config.write_text(units.toml(said["file"]))
+    try:
+        with Booted(tmp_path / "machine", alone, PREPARE.format(config=config)) as here:
+            yield here
+    except CannotBoot as error:
+        pytest.skip(f"{error}: the units were not started, bubblewrap not below them")
+
+
+def _systemd() -> int:
+    said = subprocess.run(
+        ["systemctl", "--version"], capture_output=True, text=True, check=True
+    )
+    return int(said.stdout.split()[1])
+
+
+def _code(booted: Booted, *argv: str) -> str:
+    """The status that curl gets; 000 when no connection."""
+    told = ["--silent", "--max-time", "5", "--output", "/dev/null"]
+    return booted.run("curl", *told, "--write-out", "%{http_code}", *argv)
+
+
+async def test_the_service_under_systemd(booted: Booted) -> None:
+    await wait_until(lambda: booted.up, 30, what="systemd")
+    sockets = ["build-server-public.socket", "build-server-private.socket"]
+    booted.run("systemctl", "start", *sockets)
+
+    # The first who knocks starts it; the sockets are those of systemd.
+    assert _code(booted, "--retry", "3", "http://localhost:8000/health") == "200"
+    state = booted.show("build-server", "ActiveState", "StatusText", "NRestarts")
+    assert state["ActiveState"] == "active", booted.said.read_text()
+    assert "public http://127.0.0.1:8010" in state["StatusText"]
+
+    # Who may: the machine and the tailnet; nobody else, and there is no firewall here.
+    health = ("--header", "Host: localhost")
+    assert _code(booted, *health, "http://100.64.1.1:8000/health") == "200"
+    assert _code(booted, *health, "http://192.168.77.1:8000/health") == "000"
+    webhook = ("--request", "POST", "http://127.0.0.1:8010/webhook")
+    assert _code(booted, *webhook) == "401"
+
+    # A build: bubblewrap works below the filter, with a host name of its own.
+    body = ("--header", "Content-Type: application/json", "--data", "{}")
+    asked = booted.run("curl", "--silent", *body, "http://localhost:8000/build/trigger")
+    assert json.loads(asked)["status"] == "triggered", asked
+    await wait_until(lambda: _last(booted) == "success", 30, what="the build")
+    log = json.loads(booted.run("curl", "--silent", "http://localhost:8000/build/logs"))
+    assert log["logs"][:2] == ["Seccomp:\t2", "build"]
+
+    # It cannot write elsewhere; its state is its own.
+    state_dir = booted.run("stat", "--format=%a %U", "/var/lib/build-server").split()
+    assert state_dir == ["750", "build-server"]
+
+    # A restart keeps callers; a crash starts it again.
+    booted.run("systemctl", "restart", "--no-block", "build-server")
+    assert _code(booted, *webhook) == "401"
+    await wait_until(lambda: _active(booted), 15, what="the restart")
+    booted.run("systemctl", "reload", "build-server")
+    await wait_until(lambda: _active(booted), 15, what="the end of the reload")
+    booted.run("systemctl", "kill", "--signal=KILL", "build-server")
+    await wait_until(
+        lambda: booted.show("build-server", "NRestarts")["NRestarts"] == "1",
+        15,
+        what="the start after the crash",
+    )
+    await wait_until(lambda: _active(booted), 15, what="the server after the crash")
+
+    # A damaged history is refused, once for each who asks, and never in a loop.
+    booted.run("systemctl", "stop", *sockets, "build-server")
+    damage = "head -c 8192 /dev/zero | tr '\\0' x > /var/lib/build-server/history.db"
+    booted.run("sh", "-c", f"{damage}; systemctl start {sockets[0]} build-server")
+    before = _failed(booted)
+    assert _code(booted, *webhook) == "000"
+    await wait_until(lambda: _failed(booted) != before, 15, what="one more try")
+    assert booted.said.read_text().count("history.db is damaged") == 2
+    assert booted.show("build-server", "NRestarts")["NRestarts"] == "0"
+    listening = booted.show(sockets[0], "ActiveState", "SubState")
+    assert listening == {"ActiveState": "active", "SubState": "listening"}
+
+
+def _last(booted: Booted) -> object:
+    said = booted.run("curl", "--silent", "http://localhost:8000/build/status")
+    return json.loads(said)["last_status"]
+
+
+def _active(booted: Booted) -> bool:
+    return booted.show("build-server", "ActiveState")["ActiveState"] == "active"
+
+
+def _failed(booted: Booted) -> str:
+    """When it last ended because of its history; empty while it runs."""
+    properties = ("ActiveState", "ExecMainStatus", "ExecMainExitTimestampMonotonic")
+    found = booted.show("build-server", *properties)
+    ended = found["ActiveState"] == "failed" and found["ExecMainStatus"] == "3"
+    return found["ExecMainExitTimestampMonotonic"] if ended else ""

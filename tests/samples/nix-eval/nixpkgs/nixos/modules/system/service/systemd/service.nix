@@ -1,0 +1,2 @@
+# home-manager imports this for modular services, which nothing here uses.
+{ }
