@@ -3,9 +3,10 @@
 # PYTHON=… chooses an interpreter (3.11 or newer); ARGS=… goes to the program that runs.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt bench nix-modern setup clean
+.PHONY: help demo test test-faults soak lint fmt bench nix-modern setup clean
 
 ARGS ?=
+SOAK ?= 600
 PYTHON ?=
 export PYTHON
 
@@ -22,6 +23,14 @@ demo: ## a push becoming a build, live, in a directory of its own (ARGS=--once: 
 test: lint ## everything that is checked, with the system's Nix and with today's
 	@scripts/nix-modern || echo "nix-modern: the tests with today's Nix will be skipped" >&2
 	@$(bin)/python -m pytest $(ARGS)
+
+test-faults: setup ## what takes longer: power loss, full disks, floods, many kills
+	@scripts/nix-modern || echo "nix-modern: the tests with today's Nix will be skipped" >&2
+	@scripts/user-mode-linux || echo "user-mode-linux: the tests of control groups will be skipped" >&2
+	@$(bin)/python -m pytest -m faults $(ARGS)
+
+soak: setup ## random pushes, kills and faults against a model (SOAK=600: seconds)
+	@SOAK_SECONDS=$(SOAK) $(bin)/python -m pytest -m soak -s --timeout=0 $(ARGS)
 
 lint: setup ## ruff and mypy
 	@$(bin)/ruff check $(code)

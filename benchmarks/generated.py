@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ci.history.database import migrate, migrations_directory
+from ci.history.schema import migrate, migrations_directory
 
 REPOSITORIES = ("octo-org/hello", "octo-org/tools", "octo-org/site", "octo-org/rare")
 BRANCHES = ("dev", "main")
 FIRST_AT = 1_700_000_000_000
 EVERY_MS = 60_000
-# They wait for a retry in a far future, so that no server begins them.
+# They wait for a retry in an hour, so that no server begins them.
 QUEUED = 50
-NEVER = 4_000_000_000_000
+AN_HOUR = 3600 * 1000
 
 # The number of a build decides everything about it. Every 10,000th is the rare
 # repository's; 3 of 4 are of the first branch; 1 of 7 failed.
@@ -44,9 +45,11 @@ _REST = (
     " 'push', queued_at, sha, repository_id, 'refs/heads/' || branch,"
     " printf('%08x%032x', ((number - 1) * 2654435761) & 0xffffffff, number - 1), sha,"
     " number % 1000 = 0, 1, '' FROM builds",
-    "INSERT INTO branch_commits SELECT repository_id, branch, number, number FROM builds",
-    "INSERT INTO attempts SELECT number, 1, 1, started_at, finished_at, seconds, state, ''"
-    " FROM builds WHERE attempt = 1",
+    "INSERT INTO branch_commits (repository_id, branch, build, position) "
+    "SELECT repository_id, branch, number, number FROM builds",
+    "INSERT INTO attempts (build, number, instance_id, started_at, finished_at,"
+    " seconds, outcome, reason) SELECT number, 1, 1, started_at, finished_at, seconds,"
+    " state, '' FROM builds WHERE attempt = 1",
     "INSERT INTO targets SELECT number, t.name, t.position, state, 21.0, NULL, NULL, '{}'"
     " FROM builds JOIN (SELECT 'packages.default' AS name, 0 AS position"
     " UNION ALL SELECT 'checks.web', 1) t WHERE attempt = 1",
@@ -84,7 +87,7 @@ def generate(path: Path, builds: int) -> Generated:
             "queued": QUEUED,
             "first": FIRST_AT,
             "every": EVERY_MS,
-            "never": NEVER,
+            "never": time.time_ns() // 1_000_000 + AN_HOUR,
         }
         connection.execute("BEGIN")
         connection.execute("INSERT INTO instances VALUES (1, 'boot', 1, 1, 1, 2)")

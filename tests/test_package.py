@@ -30,11 +30,14 @@ import json, sys
 sys.path.insert(0, sys.argv[1])
 import ci
 from importlib.metadata import distribution
-from ci.history.database import migrations, migrations_directory
+from ci.adapters.nix_eval.harness import HARNESSES, harness_directory
+from ci.history.schema import migrations, migrations_directory
 entry_points = distribution("build-server").entry_points
 print(json.dumps({
     "package": ci.__file__,
     "migrations": [str(path) for path in migrations(migrations_directory()).values()],
+    "harness": str(harness_directory()),
+    "harness_inputs": sorted(HARNESSES["home-manager"].locked),
     "programs": {entry.name: callable(entry.load()) for entry in entry_points},
 }))
 """
@@ -70,6 +73,8 @@ def test_installed_package_stands_without_the_checkout(installed: Path) -> None:
     assert [Path(path).name for path in found["migrations"]] == sorted(
         path.name for path in (tree.CHECKOUT / "migrations").glob("*.sql")
     )
+    assert Path(found["harness"]) == installed / "ci/_harness"
+    assert found["harness_inputs"] == ["home-manager", "nixpkgs"]
     assert found["programs"] == dict.fromkeys(CONSOLE_SCRIPTS, True)
 
 

@@ -19,7 +19,9 @@ LONGEST_FUNCTION = 60
 # Written so that this file does not contain what it forbids.
 REGISTRIES = re.compile(r"(pypi|pythonhosted|npmjs|deb[.]debian|crates)[.](org|io)\b")
 UNFINISHED = re.compile(r"\b(TO[D]O|FIX[M]E|XX[X])\b")
-HOMES = re.compile(r"/(?:home|Users)/(?!(alice|bob|build|user|me)\b)\w+|/[.]pyenv/")
+HOMES = re.compile(
+    r"(?<![\w-])/(?:home|Users)/(?!(alice|bob|build|user|me)\b)\w+|/[.]pyenv/"
+)
 FOREVER = 60
 
 
