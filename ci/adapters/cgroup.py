@@ -32,6 +32,7 @@ SHARED = "cgroup.subtree_control"
 # systemd marks what it delegates; the user's mark came later (systemd 252).
 DELEGATED = ("user.delegate", "trusted.delegate")
 DEATH_SECONDS = 5.0
+LEAVE_SECONDS = 1.0
 # Echo's failure ends it: nothing may run without its limits.
 ENTER = 'echo 0 >"$1" || kill -9 $$; shift; exec "$@"'
 
@@ -151,8 +152,7 @@ def take(
     if own == base:
         _move(base / SERVER)
     try:
-        wanted = " ".join(f"+{name}" for name in controllers)
-        (base / SHARED).write_text(wanted)
+        _share(base, controllers)
     except OSError as error:
         if own == base:
             _move(base)
@@ -164,6 +164,23 @@ def take(
         log.warning("%s is of a dead server: what runs there is killed", left)
         Cgroup(left).remove()
     return Cgroups(base, prefix, tuple(controllers), count(1))
+
+
+def _share(base: Path, controllers: Sequence[str]) -> None:
+    """Share the controllers out; raises OSError, EBUSY while processes are in `base`.
+
+    What was tried before us, bubblewrap say, may leave a process that is still dying.
+    """
+    wanted = " ".join(f"+{name}" for name in controllers)
+    deadline = time.monotonic() + LEAVE_SECONDS
+    while True:
+        try:
+            (base / SHARED).write_text(wanted)
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def shared_out(pid: int, kernel: Kernel | None = None) -> Path | None:

@@ -134,7 +134,9 @@ async def test_a_server_in_its_own_cgroup_outlives_every_bomb(
     forks = script(world, "exec python3 bomb || exit 3", bomb=(FORKS + "1/0").encode())
     good = script(world, "setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo fine")
     async with world.server() as server:
-        assert any(f"by cgroup, below {unit}" in line for line in server.raw)
+        said = [line["message"] for line in server.lines]
+        limits = "memory and processes of each job by cgroup, below"
+        assert f"limits: {limits} {unit}" in said, said
         for sha in (memory, forks, good):
             await server.push(sha)
         assert (await server.finished(3))["state"] == "succeeded"
