@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ci.models import Build, BuildState, Derivation, Target
 
@@ -14,6 +15,8 @@ _SELECT = (
     "JOIN repositories r ON r.id = b.repository_id "
 )
 _ON_BRANCH = "JOIN branch_commits c ON c.build = b.number "
+SEARCHED = 10_000
+"""So many numbers a search looks through before it answers; the next page goes on."""
 
 
 def get(connection: sqlite3.Connection, number: int) -> Build | None:
@@ -53,6 +56,62 @@ def page(
     limit: int = 20,
 ) -> list[Build]:
     """Builds by falling number, below `before`; with `branch`, those on that branch."""
+    chosen, order, values = _chosen(repo, branch, state, before)
+    rows = connection.execute(
+        f"{_SELECT}{chosen} ORDER BY {order} DESC LIMIT ?", (*values, limit)
+    )
+    return _builds(connection, rows)
+
+
+def search(
+    connection: sqlite3.Connection,
+    words: str,
+    *,
+    repo: str | None = None,
+    branch: str | None = None,
+    state: BuildState | None = None,
+    before: int | None = None,
+    limit: int = 20,
+    most: int = SEARCHED,
+) -> tuple[list[Build], int | None, int]:
+    """Builds of `page` with `words` in their title, SHA or author; ASCII in either case.
+
+    Returns at most `limit` of them, the number below which the rest begins (None: there
+    is no rest), and the number down to which was looked, `most` numbers at most.
+    """
+    ends = connection.execute(
+        "SELECT coalesce((SELECT min(number) FROM builds), 1), "
+        "coalesce((SELECT max(number) FROM builds), 0)"
+    ).fetchone()
+    first, last = int(ends[0]), int(ends[1])
+    above = min(before or last + 1, last + 1)
+    lowest = max(above - most, first)
+    chosen, order, values = _chosen(repo, branch, state, above)
+    escaped = re.sub(r"([\\%_])", r"\\\1", words)
+    rows = connection.execute(
+        f"SELECT b.number FROM builds b {chosen} AND {order} >= ? "  # noqa: S608 — literals
+        "AND (b.title LIKE ? ESCAPE '\\' OR b.sha LIKE ? ESCAPE '\\' "
+        f"OR b.author LIKE ? ESCAPE '\\') ORDER BY {order} DESC LIMIT ?",
+        (*values, lowest, *[f"%{escaped}%"] * 3, limit + 1),
+    )
+    met = [int(row["number"]) for row in rows]
+    if len(met) > limit:
+        return numbered(connection, met[:limit]), met[limit - 1], met[limit - 1]
+    return numbered(connection, met), lowest if lowest > first else None, lowest
+
+
+def numbered(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[Build]:
+    """The builds of these numbers that there are, in this order."""
+    marks = ",".join("?" * len(numbers))
+    rows = connection.execute(_SELECT + f"WHERE b.number IN ({marks})", list(numbers))
+    found = {build.number: build for build in _builds(connection, rows)}
+    return [found[number] for number in numbers if number in found]
+
+
+def _chosen(
+    repo: str | None, branch: str | None, state: BuildState | None, before: int | None
+) -> tuple[str, str, list[object]]:
+    """The join and the conditions for a page, the column of its order, and the values."""
     conditions: list[tuple[str, object]] = []
     join = ""
     # A branch's rows are in the order of the page already; but where a state is rarer
@@ -79,11 +138,7 @@ def page(
     if before is not None:
         conditions.append((f"{order} < ?", before))
     where = " AND ".join(condition for condition, _ in conditions) or "1"
-    rows = connection.execute(
-        f"{_SELECT}{join}WHERE {where} ORDER BY {order} DESC LIMIT ?",
-        (*(value for _, value in conditions), limit),
-    )
-    return _builds(connection, rows)
+    return f"{join}WHERE {where}", order, [value for _, value in conditions]
 
 
 def newest(connection: sqlite3.Connection, repo: str, branch: str) -> Build | None:

@@ -20,6 +20,17 @@ NOTHING: Mapping[str, str] = {}
 # clock that has been put right since.
 LONGEST_WAIT = 3700 * 1000
 
+_TOP = (
+    "b.head AND (b.branch IS NULL OR NOT EXISTS ("
+    "  SELECT 1 FROM branch_commits c JOIN branch_commits newer "
+    "    ON newer.repository_id = c.repository_id "
+    "    AND newer.branch = c.branch AND newer.position > c.position "
+    "  WHERE c.repository_id = b.repository_id AND c.branch = b.branch "
+    "    AND c.build = b.number)) AS top"
+)
+_DUE = "b.state = 'queued' AND (b.not_before <= :now OR b.not_before > :now + :longest)"
+_ORDER = "top DESC, CASE WHEN top THEN b.number ELSE -b.number END"
+
 
 @dataclass(frozen=True)
 class Claimed:
@@ -190,19 +201,12 @@ def claim(
     newest first. Those of the repositories in `besides` are left alone.
     """
     row = connection.execute(
-        "SELECT b.*, r.name AS repo, d.before_sha, d.forced, "
-        "  b.head AND (b.branch IS NULL OR NOT EXISTS ("
-        "    SELECT 1 FROM branch_commits c JOIN branch_commits newer "
-        "      ON newer.repository_id = c.repository_id "
-        "      AND newer.branch = c.branch AND newer.position > c.position "
-        "    WHERE c.repository_id = b.repository_id AND c.branch = b.branch "
-        "      AND c.build = b.number)) AS top "
-        "FROM builds b JOIN repositories r ON r.id = b.repository_id "
+        "SELECT b.*, r.name AS repo, d.before_sha, d.forced, "  # noqa: S608 — literals
+        f"{_TOP} FROM builds b JOIN repositories r ON r.id = b.repository_id "
         "LEFT JOIN deliveries d ON d.id = b.delivery_id AND d.after_sha = b.sha "
-        "WHERE b.state = 'queued' "
-        "AND (b.not_before <= :now OR b.not_before > :now + :longest) "
+        f"WHERE {_DUE} "
         "AND b.repository_id NOT IN (SELECT value FROM json_each(:besides)) "
-        "ORDER BY top DESC, CASE WHEN top THEN b.number ELSE -b.number END LIMIT 1",
+        f"ORDER BY {_ORDER} LIMIT 1",
         {"now": at, "longest": LONGEST_WAIT, "besides": json.dumps(sorted(besides))},
     ).fetchone()
     if row is None:
@@ -252,6 +256,44 @@ def number_above(connection: sqlite3.Connection, number: int) -> int:
         "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'builds'", (number,)
     )
     return max(0, number - int(row[0]))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a waiting build stands: `before` are those begun before it, if all is well.
+
+    `running` counts what runs now. `not_before` is when a retry is due, in milliseconds;
+    0 when it is due.
+    """
+
+    before: int
+    running: int
+    not_before: int
+
+
+def place(connection: sqlite3.Connection, number: int, at: int) -> Place | None:
+    """The place of a build in the queue; None when it does not wait."""
+    now = {"now": at, "longest": LONGEST_WAIT}
+    row = connection.execute(
+        f"SELECT b.not_before, {_DUE} AS due FROM builds b "  # noqa: S608 — literals
+        "WHERE b.number = :number AND b.state = 'queued'",
+        {**now, "number": number},
+    ).fetchone()
+    if row is None:
+        return None
+    waiting = connection.execute(
+        f"SELECT b.number, {_TOP} FROM builds b WHERE {_DUE} ORDER BY {_ORDER}",  # noqa: S608 — literals
+        now,
+    )
+    before = 0
+    for other in waiting:
+        if other["number"] == number:
+            break
+        before += 1
+    running = connection.execute(
+        "SELECT count(*) AS n FROM builds WHERE state = 'running'"
+    ).fetchone()
+    return Place(before, running["n"], 0 if row["due"] else row["not_before"])
 
 
 def waits(connection: sqlite3.Connection, number: int) -> bool:
