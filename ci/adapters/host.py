@@ -74,6 +74,15 @@ def disk(path: Path) -> Disk:
     )
 
 
+def used(path: Path) -> int | None:
+    """Bytes in use of the file system that holds `path`; None where it does not say."""
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return None
+    return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+
 @dataclass(frozen=True)
 class Clocks:
     """Seconds, read together: wall clock, running time, time since boot with sleep."""

@@ -122,7 +122,7 @@ class Attempt:
         self, repository: Repository, mirror: Mirror, strain: Strain
     ) -> Sequence[Target]:
         claimed, state_dir = self._claimed, self._tools.settings.state_dir
-        self._progress.say("fetching")
+        self._progress.step("fetching")
         await self._fetch(repository, mirror)
         job = Job(
             claimed=claimed,
@@ -159,7 +159,7 @@ class Attempt:
             return ended
         # Nothing more is done here: the cache may take its time.
         self._slot.release()
-        self._progress.say("waiting for the cache", ended.targets)
+        self._progress.step("waiting for the cache", ended.targets)
         said = await check(ended.targets)
         return replace(ended, summary=f"{ended.summary} · {said}") if said else ended
 

@@ -17,6 +17,7 @@ from ci.adapters import scratch
 from ci.adapters.cells import Cells, Limits
 from ci.adapters.process import Process, spawn
 from ci.adapters.sandbox import Sandbox
+from ci.adapters.telling import telling
 from ci.build.job import Job
 from ci.errors import CommitFault, HostFault, HostLimit
 from ci.models import BuildState, Target
@@ -44,7 +45,7 @@ class CommandBuilder:
     async def build(self, job: Job) -> Sequence[Target]:
         begun = time.monotonic()
         name = " ".join(job.repository.command)
-        job.progress.say("running", [Target(name=name, state=BuildState.RUNNING)])
+        job.progress.step("running", [Target(name=name, state=BuildState.RUNNING)])
         try:
             await scratch.emptied(job.checkout)
             await job.mirror.checkout(job.claimed.sha, job.checkout)
@@ -103,7 +104,6 @@ def _target(name: str, code: int, tail: bytes, seconds: float) -> Target:
         return Target(name=name, state=BuildState.SUCCEEDED, seconds=seconds)
     if code in KILLED:
         raise HostLimit("the command was killed from outside; was memory short?")
-    lines = [line.strip() for line in tail.decode(errors="replace").splitlines()]
-    last = next((line for line in reversed(lines) if line), "")
-    error = f"exit code {code}: {last}" if last else f"exit code {code}"
+    said = telling(tail.decode(errors="replace").splitlines())
+    error = f"exit code {code}: {said}" if said else f"exit code {code}"
     return Target(name=name, state=BuildState.FAILED, seconds=seconds, error=error)

@@ -13,11 +13,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ci.adapters import nix_daemon, scratch
+from ci.adapters import host, nix_daemon, scratch
 from ci.adapters.nix_daemon import BuildResult, Daemon
 from ci.adapters.nix_environment import NixEnvironment
 from ci.adapters.nix_eval import Evaluated, Evaluator
-from ci.build import roots
+from ci.build import roots, timing
 from ci.build.holder import Holder
 from ci.build.job import Job
 from ci.build.nix_cache import NixCache
@@ -48,6 +48,14 @@ class FlakeBuilder:
     holder: Holder
 
     async def build(self, job: Job) -> Sequence[Target]:
+        try:
+            return await self._build(job)
+        finally:
+            job.progress.store_used = await asyncio.to_thread(
+                host.used, self.nix.store_dir
+            )
+
+    async def _build(self, job: Job) -> Sequence[Target]:
         async with self._connected(job) as daemon:
             begun = time.monotonic()
             evaluated = await self._held(job, daemon)
@@ -122,7 +130,7 @@ class FlakeBuilder:
     async def _evaluate_once(self, job: Job, cache: Path) -> Sequence[Evaluated]:
         mirror, claimed = job.mirror, job.claimed
         url = mirror.flake_url(claimed.number, claimed.sha, job.repository.flake_dir)
-        job.progress.say("fetching inputs")
+        job.progress.step("fetching inputs")
         async with job.slot.waiting("the flake's inputs"):
             await self.evaluator.fetch_inputs(
                 url,
@@ -131,7 +139,7 @@ class FlakeBuilder:
                 say=job.say,
                 harness=job.repository.harness,
             )
-        job.progress.say("evaluating")
+        job.progress.step("evaluating")
         return await self.evaluator.evaluate(
             url,
             job.patterns,
@@ -174,15 +182,19 @@ class FlakeBuilder:
             if wants_building(target) and target.derivation
         ]
         missing = await daemon.query_missing(wanted)
-        watch.begin(missing.will_build)
+        job.progress.step("building")
+        watch.begin(missing)
         requested = sorted({*wanted, *missing.will_build})
         results = await self._results(daemon, requested, watch)
         job.progress.overdue = None
+        corrected = watch.end(results)
         verdicts = Verdicts(daemon, results, watch, outputs)
         ended = [await verdicts.target(target) for target in targets]
         await self.keep_roots.keep(daemon, job, ended)
         await self.holder.hold(sorted(_outputs(ended)))
-        return await _present(daemon, ended)
+        present = await _present(daemon, ended)
+        await timing.find_needs(daemon, job.progress, corrected)
+        return present
 
     async def _results(
         self, daemon: Daemon, derivations: Sequence[str], watch: Watch

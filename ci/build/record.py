@@ -16,14 +16,35 @@ def write_progress(
     progress_rows.set_summary(connection, claimed.number, progress.summary)
     if progress.targets:
         progress_rows.set_targets(connection, claimed.number, progress.targets)
-    _write_derivations(connection, claimed, progress)
+    _write_times(connection, claimed, progress)
 
 
-def _write_derivations(
+def _write_times(
     connection: sqlite3.Connection, claimed: Claimed, progress: Progress
 ) -> None:
-    rows = [(*key, *times) for key, times in progress.derivations.items()]
-    progress_rows.record_derivations(connection, claimed.number, claimed.attempt, rows)
+    """Where the time of the attempt went until now."""
+    number, attempt = claimed.number, claimed.attempt
+    progress_rows.record_attempt(
+        connection,
+        number,
+        attempt,
+        steps=progress.steps,
+        built=progress.built,
+        substituted=progress.substituted,
+        store_used=progress.store_used,
+    )
+    rows = [
+        progress_rows.Row(
+            path,
+            machine,
+            begun,
+            ended,
+            needs=progress.needs.get(path, ()),
+            failed=path in progress.broken,
+        )
+        for (path, machine), (begun, ended) in progress.derivations.items()
+    ]
+    progress_rows.record_derivations(connection, number, attempt, rows)
 
 
 def finish(
@@ -35,7 +56,7 @@ def finish(
     seconds: float,
     context: str,
 ) -> None:
-    _write_derivations(connection, claimed, progress)
+    _write_times(connection, claimed, progress)
     states.finish(
         connection,
         claimed.number,
@@ -58,7 +79,7 @@ def requeue(
     at: int,
     seconds: float,
 ) -> None:
-    _write_derivations(connection, claimed, progress)
+    _write_times(connection, claimed, progress)
     retry = ended.retry
     states.requeue(
         connection,

@@ -8,12 +8,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ci.adapters.host import now_ms
-from ci.adapters.nix_daemon import Event, LogLine, Progress, Started, Stopped
+from ci.adapters.nix_daemon import (
+    BuildResult,
+    Event,
+    LogLine,
+    Missing,
+    Phase,
+    Progress,
+    Started,
+    Stopped,
+    Substituting,
+    whose,
+)
+from ci.build import timing
 from ci.build.job import Job
+from ci.build.phases import Phases
 from ci.errors import DaemonLost, HostFault
 from ci.models import BuildState, Target
 
@@ -47,13 +60,34 @@ class Watch:
         self.seconds: dict[str, float] = {}
         self.tails: dict[str, deque[bytes]] = {}
         self._prefixes: dict[str, bytes] = {}
+        self._phases = Phases()
         self._heard = time.monotonic()
         self._builders = 0
+        # When a builder ended, whichever it was; how many have until now.
+        self._ends: list[int] = []
+        self._ended = 0
+        self._fetching: frozenset[str] = frozenset()
+        self._fetched: set[str] = set()
 
-    def begin(self, will_build: Sequence[str]) -> None:
-        self._expected = frozenset(will_build)
+    def begin(self, missing: Missing) -> None:
+        """The daemon is going to be asked for what is `missing`."""
+        self._expected = frozenset(missing.will_build)
+        self._fetching = frozenset(missing.will_substitute)
+        self._job.progress.built = self._job.progress.substituted = 0
         self._work(0)
         self._tell()
+
+    def end(self, results: Mapping[str, BuildResult]) -> set[str]:
+        """The daemon has answered; returns whose end is known to the second only."""
+        progress = self._job.progress
+        progress.broken = frozenset(
+            path
+            for path, result in results.items()
+            if whose(result) in ("commit", "host")
+        )
+        corrected = timing.place_ends(progress, results, self._ends)
+        self.seconds.update(corrected)
+        return set(corrected)
 
     async def guard(self, silent: float) -> None:
         """Raise DaemonLost when the daemon falls silent, though its builders may not.
@@ -81,11 +115,15 @@ class Watch:
         match event:
             case LogLine(derivation=derivation, line=line):
                 self._log(derivation or "", line)
+            case Phase(derivation=derivation, name=name):
+                self._write(derivation, self._phases.begins(derivation, name))
             case Started(derivation=derivation, machine=machine):
                 self._running.setdefault(derivation, time.monotonic())
                 self._job.progress.started(derivation, machine, now_ms())
+                self._job.progress.built = len(self._done | self._running.keys())
                 self._tell()
             case Stopped(derivation=derivation, machine=machine):
+                self._write(derivation, self._phases.ends(derivation))
                 begun = self._running.pop(derivation, None)
                 if begun is not None:
                     self.seconds[derivation] = time.monotonic() - begun
@@ -93,20 +131,35 @@ class Watch:
                 self._done.add(derivation)
                 self._job.progress.stopped(derivation, machine, now_ms())
                 self._tell()
-            case Progress(running=running):
+            case Progress(done=done, failed=failed, running=running):
+                if done + failed > self._ended:
+                    self._ends.append(now_ms())
+                self._ended = done + failed
                 self._work(running)
+            case Substituting(path=path) if path in self._fetching:
+                # Copies to and from other builders are told in the same way.
+                self._fetched.add(path)
+                self._job.progress.substituted = len(self._fetched)
             case _:
                 pass
 
     def _log(self, derivation: str, line: bytes) -> None:
+        if derivation not in self.tails:
+            self.tails[derivation] = deque(maxlen=TAIL)
+        self.tails[derivation].append(line)
+        if derivation:
+            self._write(derivation, self._phases.says(derivation, line))
+        self._write(derivation, line)
+
+    def _write(self, derivation: str, line: bytes | None) -> None:
+        if line is None:
+            return
         prefix = self._prefixes.get(derivation)
         if prefix is None:
             prefix = (
                 (derivation_name(derivation) + "> ").encode() if derivation else b""
             )
             self._prefixes[derivation] = prefix
-            self.tails[derivation] = deque(maxlen=TAIL)
-        self.tails[derivation].append(line)
         self._job.write(prefix + line + b"\n")
 
     def _tell(self) -> None:

@@ -16,6 +16,7 @@ from tests.fakes import misbehave
 from tests.fakes.github import TOKEN, FakeGitHub
 from tests.fakes.push import REPO, make_ping, make_push
 from tests.fakes.repository import Origin
+from tests.fakes.waiting import wait_until
 
 NOWHERE = "http://127.0.0.1:1/webhook"
 
@@ -186,3 +187,43 @@ async def test_changes_wait_for_one_another(server: FakeGitHub, github: GitHub) 
 )
 def test_which_repositories_the_api_knows(api: str, url: str, name: str | None) -> None:
     assert refs.name_on(api, url) == name
+
+
+async def test_a_webhook_is_made_changed_and_pinged(
+    server: FakeGitHub, github: GitHub
+) -> None:
+    made = await hooks.create(github, REPO, NOWHERE, "first secret")
+    (listed,) = await hooks.listed(github, REPO)
+    assert (listed.id, listed.url, listed.content_type) == (made, NOWHERE, "json")
+    assert hooks.sends_pushes(listed)
+    assert (listed.active, listed.verifies_tls, listed.has_secret) == (True, True, True)
+    with pytest.raises(GitHubRefused) as refused:
+        await hooks.create(github, REPO, NOWHERE, "first secret")
+    assert refused.value.status == 422
+    (there,) = server.hooks.hooks
+    there.events = ("issues",)
+    (listed,) = await hooks.listed(github, REPO)
+    assert not hooks.sends_pushes(listed)
+    await hooks.update(github, REPO, listed, f"{NOWHERE}/2", "second secret")
+    assert (there.url, there.secret) == (f"{NOWHERE}/2", b"second secret")
+    assert set(there.events) == {"issues", "push"}
+    before = len(there.attempts)
+    await hooks.ping(github, REPO, made)
+    await wait_until(lambda: len(there.attempts) > before, what="a ping")
+    assert there.attempts[-1].event == "ping"
+    (listed,) = await hooks.listed(github, REPO)
+    assert listed.last_code == 502
+    with pytest.raises(GitHubRefused) as refused:
+        await hooks.ping(github, REPO, "999")
+    assert refused.value.status == 404
+
+
+@pytest.mark.parametrize(
+    ("api_url", "page"),
+    [
+        ("https://api.github.com", "https://github.com/o/n/settings/hooks/new"),
+        ("https://ghe.example/api/v3", "https://ghe.example/o/n/settings/hooks/new"),
+    ],
+)
+def test_the_page_to_click_on_is_on_the_same_github(api_url: str, page: str) -> None:
+    assert hooks.new_page(api_url, "o/n") == page

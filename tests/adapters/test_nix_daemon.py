@@ -91,14 +91,14 @@ def test_failures_are_explained_in_one_line(outcome: Outcome, site: Site) -> Non
         "child": "dependency bad.drv failed",
         "killed": "killed by signal 9",
         "missing": "failed to produce output 'out'",
-        "hash": "hash mismatch: specified "
-        "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=, "
-        "got sha256-VD34n+yFscKA5b57xqM+MSA1A81u2zCEMS3k21qbQ2w=",
+        "hash": "hash mismatch: write hash = "
+        '"sha256-VD34n+yFscKA5b57xqM+MSA1A81u2zCEMS3k21qbQ2w=" for hash; it was '
+        "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
         "fetch": "builder failed with exit code 1: no route to host",
         "refers": "output 'refers' is not allowed to refer to the following paths: good",
         "unrunnable": "builder failed with exit code 1: "
         + (f"error: {executing}" if modern else executing),
-        "slow": "timed out after 2 seconds",
+        "slow": "timed out after 2 seconds; last line: tick",
         "silent": "timed out after 1 seconds" + ("" if modern else " of silence"),
         "forger": "builder failed with exit code 4",
     }

@@ -14,6 +14,7 @@ from ci.adapters.nix_eval.faults import (
     host_fault,
     plain,
     without_internals,
+    worded,
 )
 from ci.errors import (
     CommitFault,
@@ -35,8 +36,8 @@ LINES = {
     "mistyped": "cannot add a string to an integer (flake.nix:30)",
     "inAttribute": "the library says no (library.nix:2)",
     "imported": (
-        "evaluation needs `imported` to be built first (import from derivation), which is "
-        "off: set `import_from_derivation = true` for this repository to allow it"
+        "import from derivation is off: set `import_from_derivation = true` for this "
+        "repository to allow it (it needs `imported` built first)"
     ),
     "daemon": "cannot connect to socket at '/nowhere/socket': No such file or directory",
     "memory": "out of memory",
@@ -74,6 +75,16 @@ def recorded(version: str, name: str) -> str:
 )
 def test_the_first_line(version: str, name: str, line: str) -> None:
     assert first_line(recorded(version, name), PLACES) == line
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_people_are_shown_the_place_first_and_no_more_than_they_read(
+    version: str,
+) -> None:
+    thrown = worded(first_line(recorded(version, "thrown"), PLACES))
+    assert thrown == "flake.nix:20: the first line"
+    long = worded(first_line(f"error: {'n' * 900}", PLACES))
+    assert long == "n" * 199 + "…"
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -37,12 +37,12 @@ from ci.adapters.nix_daemon.results import (
     BuildStatus,
     Verdict,
     first_error,
-    plain,
     verdict,
     whose,
 )
 from ci.adapters.nix_daemon.transport import through_child, through_socket
 from ci.adapters.nix_daemon.wire import ProtocolError
+from ci.adapters.telling import plain
 
 __all__ = [
     "BuildResult",

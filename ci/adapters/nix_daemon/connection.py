@@ -17,9 +17,9 @@ from ci.adapters.nix_daemon.greeting import (
     read_hello,
 )
 from ci.adapters.nix_daemon.messages import read_messages
-from ci.adapters.nix_daemon.results import plain
 from ci.adapters.nix_daemon.transport import READ_SIZE, Link
 from ci.adapters.nix_daemon.wire import Inbox, Parse
+from ci.adapters.telling import plain
 from ci.errors import DaemonDown, DaemonLost, NetworkDown
 
 T = TypeVar("T")

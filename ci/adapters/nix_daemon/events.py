@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from ci.adapters.nix_daemon.results import plain
+from ci.adapters.telling import plain
 
 
 class LogLine(NamedTuple):

@@ -14,8 +14,8 @@ from enum import IntEnum
 from functools import partial
 
 from ci.adapters.nix_daemon.events import Activities, Field, ResultKind
-from ci.adapters.nix_daemon.results import plain
 from ci.adapters.nix_daemon.wire import Inbox, Parse, ProtocolError
+from ci.adapters.telling import plain
 from ci.errors import DiskFull, HostFault, NetworkDown
 
 MAX_LINE = 1024 * 1024

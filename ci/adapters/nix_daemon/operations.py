@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from ci.adapters.nix_daemon.greeting import Version
-from ci.adapters.nix_daemon.results import BuildResult, BuildStatus, plain
+from ci.adapters.nix_daemon.results import BuildResult, BuildStatus
 from ci.adapters.nix_daemon.wire import (
     Inbox,
     Parse,
@@ -21,6 +21,7 @@ from ci.adapters.nix_daemon.wire import (
     string,
     strings,
 )
+from ci.adapters.telling import plain
 
 
 class Operation(IntEnum):
@@ -176,8 +177,9 @@ def _result(inbox: Inbox, path: str, version: tuple[int, int]) -> Parse[BuildRes
     number = yield from inbox.u64()
     error = plain((yield from inbox.text()))
     # times built, non-deterministic, start, stop: 2.34 leaves them 0.
-    for _ in range(4):
+    for _ in range(3):
         yield from inbox.u64()
+    stopped_at = yield from inbox.u64()
     if version >= (1, 37):
         yield from _skip_optional(inbox)  # CPU time, user
         yield from _skip_optional(inbox)  # and system
@@ -189,7 +191,7 @@ def _result(inbox: Inbox, path: str, version: tuple[int, int]) -> Parse[BuildRes
         name = identity.rpartition("!")[2]
         outputs[name] = f"{store_dir}/{_out_path(realisation)}"
     status, error = _known(number, error)
-    return BuildResult(path, status, error, outputs)
+    return BuildResult(path, status, error, outputs, stopped_at)
 
 
 def _skip_optional(inbox: Inbox) -> Parse[None]:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ci.adapters.nix_daemon.events import Event, LogLine, Message, Started
-from ci.adapters.nix_daemon.results import BuildResult, BuildStatus, plain
+from ci.adapters.nix_daemon.results import BuildResult, BuildStatus
+from ci.adapters.telling import plain
 
 _REPORT = re.compile(r"build of '([^']+)' on '([^']+)' failed: (.+)", re.DOTALL)
 

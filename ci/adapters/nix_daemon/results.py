@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
 
-Verdict = Literal["built", "commit", "host", "dependency", "unsupported"]
+from ci.adapters.telling import cut, plain, telling
 
-MAX_QUOTE = 200
-"""Characters of a builder's line that go into a one-line error."""
+Verdict = Literal["built", "commit", "host", "dependency", "unsupported"]
 
 
 class BuildStatus(IntEnum):
@@ -59,17 +58,22 @@ class BuildStatus(IntEnum):
 class BuildResult:
     """How one derivation (`path`, a .drv) ended; `error` is the daemon's text, plain.
 
-    `outputs` maps output names to store paths; only success has any.
+    `outputs` maps output names to store paths; only success has any. `stopped_at` is when
+    its builder ended, in seconds since the epoch; 0 where the daemon does not say.
     """
 
     path: str
     status: BuildStatus
     error: str
     outputs: Mapping[str, str]
+    stopped_at: int = 0
 
 
 MAX_SENTENCE = 2000
 """Characters of a daemon's line that are looked at."""
+
+MAX_NAME = 60
+"""Characters of a derivation's name in front of a hash that must be read in full."""
 
 _VERDICTS: Mapping[BuildStatus, Verdict] = {
     BuildStatus.BUILT: "built",
@@ -116,17 +120,6 @@ def whose(result: BuildResult) -> Verdict:
     return verdict(result.status)
 
 
-_ANSI = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])"
-)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def plain(text: str) -> str:
-    """`text` without ANSI sequences and control characters; newline and tab stay."""
-    return _CONTROL.sub("", _ANSI.sub("", text))
-
-
 def first_error(
     result: BuildResult, log_tail: Sequence[bytes], *, dependency: str | None = None
 ) -> str:
@@ -140,11 +133,11 @@ def first_error(
         case BuildStatus.DEPENDENCY_FAILED:
             return _dependency(text, dependency)
         case BuildStatus.TIMED_OUT:
-            return _found(r"timed out after \d+ seconds(?: of silence)?", text)
+            return _timed_out(text, log_tail)
         case BuildStatus.INPUT_REJECTED:
             return _platform(text)
         case BuildStatus.OUTPUT_REJECTED:
-            return _rejected(text)
+            return _rejected(text, result.path)
         case BuildStatus.PERMANENT_FAILURE | BuildStatus.TRANSIENT_FAILURE:
             return _failed(text, log_tail)
     return _sentence(text) or f"Nix status {result.status.value}, without a reason"
@@ -166,16 +159,20 @@ def _failed(text: str, log_tail: Sequence[bytes]) -> str:
     if signal := _SIGNAL.search(text):
         return f"killed by signal {signal[1]}"
     if code := re.search(r"failed with exit code (\d+)", text):
-        said = last_meaningful(log_tail)
+        said = telling(_legible(raw) for raw in log_tail)
         return f"builder failed with exit code {code[1]}" + (said and f": {said}")
-    return _sentence(text) or last_meaningful(log_tail) or "builder failed"
+    said = telling(_legible(raw) for raw in log_tail)
+    return _sentence(text) or said or "builder failed"
 
 
-def _rejected(text: str) -> str:
+def _rejected(text: str, path: str) -> str:
     specified = re.search(r"specified:\s*(\S+)", text)
     got = re.search(r"got:\s*(\S+)", text)
     if specified and got:
-        return f"hash mismatch: specified {specified[1]}, got {got[1]}"
+        name = cut(_short(path).removesuffix(".drv"), MAX_NAME)
+        return (
+            f'hash mismatch: write hash = "{got[1]}" for {name}; it was {specified[1]}'
+        )
     if output := re.search(r"failed to produce output path for output '([^']*)'", text):
         return f"failed to produce output '{output[1]}'"
     return _sentence(text) or "output rejected"
@@ -191,22 +188,13 @@ def _platform(text: str) -> str:
     return f"needs a {required[1]} machine{features}"
 
 
-def _found(pattern: str, text: str) -> str:
-    found = re.search(pattern, text)
-    return found[0] if found else _sentence(text) or "timed out"
-
-
-_NOISE = re.compile(r"make(?:\[\d+\])?: \*\*\* |ninja: build stopped|note: |\W*$")
-
-
-def last_meaningful(log_tail: Sequence[bytes]) -> str:
-    """The last line that says something, cut to MAX_QUOTE characters; "" for none.
-
-    Build tools' own "it failed" after the failure, and rules, are passed over.
-    """
-    spoken = [line for raw in log_tail if (line := _legible(raw))]
-    telling = [line for line in spoken if not _NOISE.match(line)]
-    return _cut((telling or spoken or [""])[-1])
+def _timed_out(text: str, log_tail: Sequence[bytes]) -> str:
+    """With the last line, whatever it is: there the builder hangs."""
+    found = re.search(r"timed out after \d+ seconds(?: of silence)?", text)
+    said = found[0] if found else _sentence(text) or "timed out"
+    lines = (" ".join(plain(_legible(raw)).split()) for raw in reversed(log_tail))
+    last = next(filter(None, lines), "")
+    return cut(f"{said}; last line: {last}" if last else said)
 
 
 def _legible(raw: bytes) -> str:
@@ -214,7 +202,7 @@ def _legible(raw: bytes) -> str:
     # words stand between lengths and zeros.
     if raw.startswith(b"\5\0\0\0\0\0\0\0Error\0") and b"executing '" in raw:
         raw = raw[raw.index(b"executing '") :]
-    return " ".join(plain(raw.decode("utf-8", "replace")).split())
+    return raw.decode("utf-8", "replace")
 
 
 def _sentence(text: str) -> str:
@@ -226,11 +214,7 @@ def _sentence(text: str) -> str:
         line = f"{line} {', '.join(lines[1:])}"
     line = line[:MAX_SENTENCE].removesuffix(";").removesuffix(".")
     line = re.sub(r"^error:\s*", "", line)
-    return _cut(re.sub(r"/[^\s'\"]*/[0-9a-z]{32}-", "", line))
-
-
-def _cut(line: str) -> str:
-    return line if len(line) <= MAX_QUOTE else line[: MAX_QUOTE - 1] + "…"
+    return cut(re.sub(r"/[^\s'\"]*/[0-9a-z]{32}-", "", line))
 
 
 def _short(path: str) -> str:

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any
 
 from ci.adapters.nix_eval.expression import Attempt, Expressions, Place, Say
-from ci.adapters.nix_eval.faults import ASKED_NETWORK, host_fault
+from ci.adapters.nix_eval.faults import ASKED_NETWORK, host_fault, worded
 from ci.adapters.nix_eval.flake import FlakeUrl
 from ci.adapters.nix_eval.harness import Harness
 from ci.adapters.nix_eval.inputs import Inputs
@@ -227,7 +227,7 @@ class Evaluation:
             return HostFault(f"Nix cannot read the mirror: {line}")
         if attempt.signal or line == "interrupted by the user":
             return HostFault(f"Nix was ended by signal {attempt.signal}: {line}")
-        return CommitFault(line)
+        return CommitFault(worded(line))
 
     def _at(self, attempt: Attempt) -> str:
         path = attempt.last.get("path")

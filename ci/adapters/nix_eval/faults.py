@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ci.adapters.telling import cut
 from ci.errors import (
     BuildServerError,
     CommitFault,
@@ -28,6 +29,7 @@ POSITION = re.compile(
     r"^[ \t]*(?:at|.* located at) (\S+?):(\d+)(?::\d+)?:?$", re.MULTILINE
 )
 DID_YOU_MEAN = re.compile(r"^[ \t]*Did you mean (.*?)\??$", re.MULTILINE)
+PLACED = re.compile(r"(.*) \(([^\s()]+:\d+)\)")
 OURS = "at «string»:"
 ASSERTION = re.compile(r"… while evaluating the condition of the (assertion '.*')$")
 # How NixOS and home-manager tell which of their modules' assertions do not hold.
@@ -73,8 +75,8 @@ CLEARER: tuple[tuple[re.Pattern[str], str], ...] = (
             r"cannot build '(?P<what>[^']*?)(?:\.drv)?(?:[\^!][^']*)?' during evaluation "
             r"because the option 'allow-import-from-derivation' is disabled.*"
         ),
-        "evaluation needs `{what}` to be built first (import from derivation), which is "
-        "off: set `import_from_derivation = true` for this repository to allow it",
+        "import from derivation is off: set `import_from_derivation = true` for this "
+        "repository to allow it (it needs `{what}` built first)",
     ),
     (
         re.compile(r"cannot update (?:unlocked )?flake input '(?P<what>[^']*)'.*"),
@@ -151,6 +153,15 @@ def first_line(output: str, places: Places) -> str:
     line = places.shorten(_completed(message, before, after))
     position = _position(before, after, places)
     return f"{line} ({position})" if position and position not in line else line
+
+
+def worded(line: str) -> str:
+    """A first line as people are shown it: where it is comes first, and it is short.
+
+    Not before it was judged: `host_fault` looks at how the line ends.
+    """
+    placed = PLACED.fullmatch(line)
+    return cut(f"{placed[2]}: {placed[1]}" if placed else line)
 
 
 def _completed(message: str, before: str, after: str) -> str:

@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ci.adapters.nix_eval.patterns import BUILT_OF, Request, shown
+from ci.adapters.telling import cut
 from ci.errors import CommitFault
 
 NAMES_SHOWN = 8
+NEAR_SHOWN = 3
+# Stricter than difflib itself: `packages.*` must not be told to mean `packages.x86_64…`.
+NEAR = 0.75
 APPS = "apps"
 HOME_MODULES = ("homeModules", "homeManagerModules")
 LEGACY = "legacyPackages"
@@ -85,13 +89,16 @@ class Naming:
         self, requests: Iterable[Request], answer: Mapping[str, Any]
     ) -> CommitFault:
         """No pattern matches: says what the flake has instead."""
-        patterns = ", ".join(f"`{request.pattern}`" for request in requests)
+        wanted = [request.pattern for request in requests]
+        patterns = ", ".join(f"`{pattern}`" for pattern in wanted)
         leaves = [self.name(path) for path in _leaves(answer["inventory"])]
         if answer["targets"]:
             has = "what is there are no derivations"
+        elif near := _near(wanted, leaves):
+            has = f"did you mean {_choice(near)}? this flake has {_some(leaves)}"
         else:
             has = f"this flake has {_some(leaves)}" if leaves else "it has no outputs"
-        return CommitFault(f"no target matches {patterns}; {has}")
+        return CommitFault(cut(f"no target matches {patterns}; {has}"))
 
 
 def _leaves(inventory: Sequence[Mapping[str, Any]]) -> Iterable[Sequence[str]]:
@@ -105,10 +112,22 @@ def _leaves(inventory: Sequence[Mapping[str, Any]]) -> Iterable[Sequence[str]]:
             yield output["path"]
 
 
+def _near(patterns: Sequence[str], leaves: Sequence[str]) -> list[str]:
+    """What may have been meant by patterns that match nothing, the nearest first."""
+    known = [*leaves, *(f"{leaf.partition('.')[0]}.*" for leaf in leaves)]
+    known = [name for name in dict.fromkeys(known) if name not in patterns]
+    found = (difflib.get_close_matches(p, known, n=2, cutoff=NEAR) for p in patterns)
+    return list(dict.fromkeys(name for near in found for name in near))[:NEAR_SHOWN]
+
+
+def _choice(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
+
+
 def _missing(name: str, has: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, has, n=3)
+    near = difflib.get_close_matches(name, has, n=NEAR_SHOWN)
     if near:
-        return f"attribute `{name}` missing; near names: {', '.join(near)}"
+        return f"attribute `{name}` missing; did you mean {_choice(near)}?"
     if has:
         return f"attribute `{name}` missing; there are {_some(has)}"
     return f"attribute `{name}` missing; there are none"

@@ -43,6 +43,9 @@
           out.outPath = "/etc";
         };
         imported = import (make "imported");
+        undefined = import ./undefined.nix;
+        # As NixOS and home-manager tell it.
+        assertions = throw "\nFailed assertions:\n- No root file system.\n- No boot loader.";
       };
       checks.${system} = throw "no checks today";
     };

@@ -1,0 +1,3 @@
+{ lib }:
+# A slip of the pen.
+libary.id
