@@ -32,6 +32,7 @@ NAMES: Mapping[str, str] = {
     "github_token": "GitHub token",
     "app_key": "key of the GitHub App",
     "api_token": "API token",
+    "notify_urls": "addresses of messages",
 }
 
 # The keys of the configuration that a reload applies.
@@ -40,6 +41,7 @@ PATHS: Mapping[str, tuple[str, str]] = {
     "github_token": ("github", "token_file"),
     "app_key": ("github", "app_key_file"),
     "api_token": ("api", "token_file"),
+    "notify_urls": ("notify", "urls_file"),
 }
 
 Listener = Callable[[frozenset[str]], None]
@@ -204,7 +206,7 @@ class Credentials:
 
         A path that was taken out of the configuration is another matter.
         """
-        for field in ("github_token", "app_key", "api_token"):
+        for field in ("github_token", "app_key", "api_token", "notify_urls"):
             lost = getattr(self.current, field) and not getattr(found, field)
             if lost and _path(self._read_by, field) == _path(self._settings, field):
                 yield (
@@ -285,7 +287,9 @@ def _with_paths_of(running: Settings, written: Settings) -> Settings:
         updates["app_key_file"] = written.github.app_key_file
     github = running.github.model_copy(update=updates)
     api = running.api.model_copy(update={"token_file": written.api.token_file})
-    return running.model_copy(update={"github": github, "api": api})
+    urls_file = {"urls_file": written.notify.urls_file}
+    notify = running.notify.model_copy(update=urls_file)
+    return running.model_copy(update={"github": github, "api": api, "notify": notify})
 
 
 def _changes(running: Settings, written: Settings) -> Iterator[str]:

@@ -13,16 +13,18 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ci.config.limits import BuildLimits, Cache, DiskLimits, Retention
+from ci.config.limits import BuildLimits, Cache, DiskLimits, Notify, Retention
 from ci.config.problems import described
 from ci.config.secret_files import (
     API_TOKEN_CREDENTIAL,
     APP_KEY_CREDENTIAL,
+    NOTIFY_CREDENTIAL,
     TOKEN_CREDENTIAL,
     WEBHOOK_CREDENTIALS,
     Located,
     SecretReader,
     Secrets,
+    addresses,
     long_word,
     private_key,
 )
@@ -40,6 +42,7 @@ __all__ = [
     "DiskLimits",
     "Github",
     "Listen",
+    "Notify",
     "Repository",
     "Retention",
     "Secrets",
@@ -87,7 +90,7 @@ def parse(document: Mapping[str, object]) -> Settings:
 def read_secrets(settings: Settings, environ: Mapping[str, str]) -> Secrets:
     """The secrets in their files now; ConfigurationError when one is unfit."""
     reader = SecretReader(environ)
-    secrets = _read(reader, settings.github, settings.api)
+    secrets = _read(reader, settings.github, settings.api, settings.notify)
     if reader.problems:
         raise ConfigurationError(reader.problems)
     return secrets
@@ -98,7 +101,9 @@ def secret_paths(settings: Settings, environ: Mapping[str, str]) -> list[Located
     reader = SecretReader(environ)
     return [
         file
-        for files in _files(reader, settings.github, settings.api).values()
+        for files in _files(
+            reader, settings.github, settings.api, settings.notify
+        ).values()
         for file in files
     ]
 
@@ -167,14 +172,17 @@ def _secret_problems(
     try:
         github = Github.model_validate(document.get("github", {}))
         api = Api.model_validate(document.get("api", {}))
+        notify = Notify.model_validate(document.get("notify", {}))
     except ValidationError:
         return []  # said already
     reader = SecretReader(environ)
-    _read(reader, github, api)
+    _read(reader, github, api, notify)
     return reader.problems
 
 
-def _files(reader: SecretReader, github: Github, api: Api) -> dict[str, list[Located]]:
+def _files(
+    reader: SecretReader, github: Github, api: Api, notify: Notify
+) -> dict[str, list[Located]]:
     def one(key: str, path: Path | None, credential: str) -> list[Located]:
         return reader.locate(key, [path] if path else [], [credential])
 
@@ -191,11 +199,12 @@ def _files(reader: SecretReader, github: Github, api: Api) -> dict[str, list[Loc
         if github.app_id
         else [],
         "api": one("api.token_file", api.token_file, API_TOKEN_CREDENTIAL),
+        "notify": one("notify.urls_file", notify.urls_file, NOTIFY_CREDENTIAL),
     }
 
 
-def _read(reader: SecretReader, github: Github, api: Api) -> Secrets:
-    files = _files(reader, github, api)
+def _read(reader: SecretReader, github: Github, api: Api, notify: Notify) -> Secrets:
+    files = _files(reader, github, api, notify)
     if github.webhook and not files["webhook"]:
         reader.problems.append(
             "github.webhook_secret_file: webhook = true needs a secret; name its file "
@@ -211,9 +220,11 @@ def _read(reader: SecretReader, github: Github, api: Api) -> Secrets:
     token = [reader.read(file, long_word) for file in files["token"]]
     app_key = [reader.read(file, private_key) for file in files["app"]]
     api_token = [reader.read(file, long_word) for file in files["api"]]
+    urls = [reader.read(file, addresses) for file in files["notify"]]
     return Secrets(
         webhook=tuple(secret.encode() for secret in webhook if secret),
         github_token=next(iter(token), None),
         app_key=next(iter(app_key), None),
         api_token=next(iter(api_token), None),
+        notify_urls=next(iter(urls), None),
     )

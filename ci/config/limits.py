@@ -1,13 +1,23 @@
-"""Keys that bound what builds, disks and the history may take, and the cache's."""
+"""Keys that bound what builds, disks and the history may take, the cache's and notify's."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool, StrictInt, field_validator
 
-from ci.config.fields import Duration, Program, PublicKey, Size, Table, key, web_url
+from ci.config.fields import (
+    Duration,
+    Program,
+    PublicKey,
+    SecretFile,
+    Size,
+    Table,
+    key,
+    web_url,
+)
 
+Occasions = tuple[Literal["broken", "fixed", "trouble"], ...]
 SHORTEST_MEMORY = 4 * 86400.0
 
 
@@ -78,6 +88,25 @@ class DiskLimits(Table):
         "64MiB",
         "Size of a file that is kept in `state_dir` only to be given up when the disk "
         "is full: without room SQLite cannot even delete.",
+    )
+
+
+class Notify(Table):
+    urls_file: SecretFile = key(
+        "",
+        "File with the addresses that messages go to: URLs of Apprise, one per line "
+        "(`ntfy://…`, `mailto://…`, `json://…`), or a configuration of Apprise's. Empty: "
+        "the credential `notify-urls`, else nobody is told.",
+    )
+    on: Occasions = key(
+        ["broken", "fixed", "trouble"],
+        "What is told: a watched branch is `broken`, or `fixed` again; `trouble` of the "
+        "service itself, and its end.",
+    )
+    trouble_after: Duration = key(
+        "5m",
+        "How long a check of `/health` must fail before it is told as trouble, and be "
+        "well again before its end is.",
     )
 
 

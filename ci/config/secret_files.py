@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 SHORTEST = 16
@@ -20,7 +20,10 @@ WEBHOOK_CREDENTIALS = ("webhook-secret", "webhook-secret-2")
 TOKEN_CREDENTIAL = "github-token"  # noqa: S105 (the name of a file)
 APP_KEY_CREDENTIAL = "github-app-key"
 API_TOKEN_CREDENTIAL = "api-token"  # noqa: S105 (the name of a file)
+NOTIFY_CREDENTIAL = "notify-urls"
 
+# What follows the scheme of a URL; anywhere in it may be a token or a password.
+_ADDRESS = re.compile(r"://([^\s\"']{4,})")
 _WORD = re.compile(r"[!-~]+")
 
 
@@ -32,20 +35,18 @@ class Secrets:
     github_token: str | None = None
     app_key: str | None = None
     api_token: str | None = None
+    notify_urls: str | None = None
 
     def __repr__(self) -> str:
-        there = [
-            name
-            for name in ("webhook", "github_token", "app_key", "api_token")
-            if getattr(self, name)
-        ]
+        there = [field.name for field in fields(self) if getattr(self, field.name)]
         return f"<Secrets: {', '.join(there) or 'none'}>"
 
     def values(self) -> tuple[str, ...]:
         """Every secret as text, for whoever must keep them out of something."""
         webhook = [secret.decode() for secret in self.webhook]
         single = (self.github_token, self.app_key, self.api_token)
-        return (*webhook, *(value for value in single if value))
+        urls = _ADDRESS.findall(self.notify_urls or "")
+        return (*webhook, *(value for value in single if value), *urls)
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,15 @@ def long_word(text: str) -> str:
     return word(text)
 
 
+def addresses(text: str) -> str:
+    """URLs of Apprise, or a configuration of it; which of them are fit it says itself."""
+    if not text:
+        raise ValueError("is empty")
+    if not _ADDRESS.search(text):
+        raise ValueError("holds no URL of Apprise, such as ntfy://TOPIC")
+    return text
+
+
 def private_key(text: str) -> str:
     """A private key in PEM form."""
     if not text:
@@ -150,5 +160,7 @@ def _how_to_make(file: Located) -> str:
         return "put the token there that GitHub showed"
     if file.key == "github.app_key_file":
         return "put the file there that the App's settings page lets you download"
+    if file.key == "notify.urls_file":
+        return "write one URL of Apprise per line into it, such as ntfy://TOPIC"
     where = file.shown if file.shown.startswith("/") else "FILE"
     return f"create it with (umask 077; head -c 24 /dev/urandom | base64 > {where})"

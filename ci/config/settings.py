@@ -43,7 +43,7 @@ from ci.config.fields import (
     tables,
     web_url,
 )
-from ci.config.limits import BuildLimits, Cache, DiskLimits, Retention
+from ci.config.limits import BuildLimits, Cache, DiskLimits, Notify, Retention
 from ci.text import quoted
 
 HOME_MANAGER = "home-manager"
@@ -289,6 +289,7 @@ class Settings(Table):
         {},
         "What is removed, and when. Never the last build of a branch, nor a pinned one.",
     )
+    notify: Notify = key({}, "Who is told when a branch breaks, and of what else.")
     repositories: Annotated[tuple[Repository, ...], BeforeValidator(tables)] = key(
         [], "What to build; at least one.", alias="repository"
     )
@@ -313,6 +314,7 @@ def documented_keys() -> Iterator[tuple[str, FieldInfo]]:
         "cache": Cache,
         "disk": DiskLimits,
         "retention": Retention,
+        "notify": Notify,
         "repository": Repository,
     }
     for name, field in Settings.model_fields.items():

@@ -25,7 +25,10 @@ LATE_SECONDS = 600
 
 _SEPARATOR = " · "
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")
-_EXIT_CODE = re.compile(r"^(?:builder failed with )?exit code \d+: (?=\S)")
+_EXIT_CODE = re.compile(
+    r"^(dependency \S+ failed: )?(?:builder failed with )?exit code \d+: (?=\S)"
+)
+_TO_PASTE = re.compile(r'hash mismatch: write hash = "[^"]{1,100}"')
 _JOINER = "\u200d"
 
 
@@ -63,7 +66,7 @@ def describe_target(build: Build, name: str, state: StatusState) -> str:
         return fit(
             "✓ builds" if target else "✓ not part of this build any more", [took]
         )
-    return fit(f"✗ {_essence(target.error if target else None)}", [took])
+    return _bad("", target.error if target else None, [took])
 
 
 def describe_past(build: Build, state: StatusState) -> str:
@@ -78,11 +81,15 @@ def matches(build: Build, state: StatusState) -> bool:
     return status_state(build.state, pending_posted=True) is state
 
 
-def fit(head: str, details: Sequence[str]) -> str:
-    """`head · detail · detail` within the limit: the head gives way, at worst details."""
+def fit(head: str, details: Sequence[str], *, needed: int = LIMIT // 2) -> str:
+    """`head · detail · detail` within the limit: the head gives way, at worst details.
+
+    Of the head the first `needed` characters are worth more than any detail.
+    """
     kept = [plain(detail) for detail in details if detail]
     head = plain(head)
-    while kept and len(_SEPARATOR + _SEPARATOR.join(kept)) > LIMIT // 2:
+    room = LIMIT - min(needed, LIMIT)
+    while kept and len(_SEPARATOR + _SEPARATOR.join(kept)) > room:
         kept.pop()
     tail = "".join(_SEPARATOR + detail for detail in kept)
     return clip(head, LIMIT - len(tail)) + tail
@@ -121,12 +128,25 @@ def _failure(build: Build, broken_since: Build | None, now_ms: int) -> str:
         return fit(f"✗ {build.summary or 'failed'}", details)
     first = failing[0]
     count = f"{len(failing)} of {len(build.targets)} failed"
-    return fit(f"✗ {first.name}: {_essence(first.error)}", [count, *details])
+    return _bad(f"{first.name}: ", first.error, [count, *details])
+
+
+def _bad(name: str, error: str | None, details: Sequence[str]) -> str:
+    """A failure with its essence first; a hash to paste is shown in full if it can be."""
+    essence = plain(_essence(error))
+    head = f"✗ {plain(name)} {essence}" if name else f"✗ {essence}"
+    paste = _TO_PASTE.search(head)
+    return fit(head, details, needed=max(LIMIT // 2, paste.end() if paste else 0))
 
 
 def _essence(error: str | None) -> str:
-    """An error without its exit code, where the builder's own words follow it."""
-    return _EXIT_CODE.sub("", error or "failed")
+    """An error without its exit code, where the builder's own words follow it.
+
+    Nor with the names of dependencies before a hash that is to be pasted.
+    """
+    error = _EXIT_CODE.sub(r"\1", error or "failed")
+    mismatch = _TO_PASTE.search(error)
+    return error[mismatch.start() :] if mismatch else error
 
 
 def _built(build: Build) -> str:

@@ -119,6 +119,44 @@ def test_a_long_error_gives_way_to_the_numbers() -> None:
     assert line.endswith("x… · 1 of 14 failed · 3m 12s · since 77aa012")
 
 
+SRI = "sha256-VD34n+yFscKA5b57xqM+MSA1A81u2zCEMS3k21qbQ2w="
+MISMATCH = (
+    f"dependency {'n' * 60} failed: hash mismatch: "
+    f'write hash = "{SRI}" for {"n" * 60}; it was {SRI}'
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "essence"),
+    [
+        ("builder failed with exit code 2: no such file", "no such file"),
+        ("exit code 2: no such file", "no such file"),
+        ("exit code 2", "exit code 2"),
+        (
+            "dependency openssl-3.0 failed: builder failed with exit code 2: no such file",
+            "dependency openssl-3.0 failed: no such file",
+        ),
+    ],
+)
+def test_an_exit_code_gives_way_to_words(error: str, essence: str) -> None:
+    build = replace(BUILD, targets=(replace(WEB_TEST, error=error),))
+    line = describe_target(build, WEB_TEST.name, StatusState.FAILURE)
+    assert line == f"✗ {essence} · 12s"
+
+
+def test_a_hash_to_paste_comes_before_everything_else() -> None:
+    wrong = replace(WEB_TEST, error=MISMATCH)
+    build = replace(BUILD, targets=(*GOOD, wrong))
+    line = describe_target(build, wrong.name, StatusState.FAILURE)
+    assert line.startswith(f'✗ hash mismatch: write hash = "{SRI}" for nnn')
+    line = describe(build, broken_since=EARLIER, now_ms=NOW)
+    assert line.startswith(f'✗ checks.web-test: hash mismatch: write hash = "{SRI}"')
+    assert line.endswith("… · 1 of 14 failed · 3m 12s")
+    long = replace(wrong, name="checks." + "w" * 100)
+    line = describe(replace(BUILD, targets=(long,)), broken_since=None, now_ms=NOW)
+    assert line.endswith(": hash mismatch: write hash =…")
+
+
 @pytest.mark.parametrize(
     ("name", "state", "line"),
     [

@@ -54,6 +54,7 @@ in
       githubTokenFile = secret "a fine-grained token of GitHub (contents: read, commit statuses: write)";
       githubAppKeyFile = secret "the private key (PEM) of a GitHub App, with `settings.github.app_id`";
       apiTokenFile = secret "a token that every POST to the private address must bring";
+      notifyUrlsFile = secret "the addresses that messages go to, URLs of Apprise, one per line";
     };
   };
 }

@@ -17,6 +17,7 @@ let
       github-token = secrets.githubTokenFile;
       github-app-key = secrets.githubAppKeyFile;
       api-token = secrets.apiTokenFile;
+      notify-urls = secrets.notifyUrlsFile;
     }
   );
 in
@@ -123,7 +124,8 @@ in
         # No shared memory or semaphores with other services, and none left behind.
         PrivateIPC = true;
         RemoveIPC = true;
-        # IPv4, IPv6, the daemon's socket; netlink is how bubblewrap makes a loopback device.
+        # IPv4 and IPv6, also for what sends messages (Apprise, a process of its own); the
+        # daemon's socket; netlink is how bubblewrap makes a loopback device.
         RestrictAddressFamilies = [
           "AF_UNIX"
           "AF_INET"
