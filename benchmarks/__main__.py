@@ -18,9 +18,12 @@ from benchmarks import (
     first,
     history,
     idle,
+    live,
     log,
+    log_page,
     machine,
     overhead,
+    time_pages,
 )
 from benchmarks.options import Options
 from benchmarks.report import Report
@@ -32,8 +35,11 @@ BENCHMARKS: dict[str, Benchmark] = {
     "first": first.run,
     "overhead": overhead.run,
     "log": log.run,
+    "log_page": log_page.run,
+    "live": live.run,
     "idle": idle.run,
     "history": history.run,
+    "times": time_pages.run,
     "client": client.run,
 }
 

@@ -32,6 +32,8 @@ PUSHES = 10
 MOST_MS = 20.0
 FLOOR = "/client.json"
 STATES = [str(state) for state in BuildState]
+ENDED = [str(state) for state in BuildState if state.final]
+PAGES = {"/builds?before=", "/builds?q= (found)", "/repos/o/n?branch="}
 FORMS = {"JSON": "application/json", "HTML": "text/html"}
 Ask = Callable[[random.Random, Generated], str]
 
@@ -65,6 +67,15 @@ ASKS: Mapping[str, Ask] = {
     "/builds?repo=&branch=&state= (nothing found)": lambda dice, history: (
         f"/builds?repo={REPOSITORIES[0]}&branch=nowhere&state={dice.choice(STATES)}"
     ),
+    "/builds?q= (found)": lambda dice, history: (
+        f"/builds?q={dice.randrange(100, 1000)}&before={_number(dice, history)}"
+    ),
+    "/builds?q= (nothing found)": lambda dice, history: (
+        f"/builds?q=nowhere&before={_number(dice, history)}"
+    ),
+    "/builds?repo=&branch=&state=&q= (nothing found)": lambda dice, history: (
+        f"/builds?repo={REPOSITORIES[0]}&branch=dev&state={dice.choice(STATES)}&q=nowhere"
+    ),
     "/builds/N": lambda dice, history: f"/builds/{_number(dice, history)}",
     "/commits/SHA": lambda dice, history: (
         f"/commits/{history.sha(_number(dice, history))}"
@@ -75,6 +86,22 @@ ASKS: Mapping[str, Ask] = {
     "/repos/o/n": lambda dice, history: f"/repos/{REPOSITORIES[0]}",
     "/repos/o/n/badge.svg": lambda dice, history: f"/repos/{REPOSITORIES[0]}/badge.svg",
     "/repos/o/n/feed.atom": lambda dice, history: f"/repos/{REPOSITORIES[0]}/feed.atom",
+    "/repos/o/n?branch=": lambda dice, history: (
+        f"/repos/{dice.choice(REPOSITORIES)}?branch={dice.choice(BRANCHES)}"
+    ),
+    "/repos/o/n/badge.json": lambda dice, history: (
+        f"/repos/{REPOSITORIES[-1]}/badge.json"
+    ),
+    "/repos/o/n/feed.atom?state=": lambda dice, history: (
+        f"/repos/{dice.choice(REPOSITORIES)}/feed.atom?state={dice.choice(ENDED)}"
+    ),
+    "/repos/o/n/feed.atom?changed=1": lambda dice, history: (
+        f"/repos/{dice.choice(REPOSITORIES)}/feed.atom?changed=1"
+    ),
+    "/feed.atom": lambda dice, history: "/feed.atom",
+    "/feed.atom?state=": lambda dice, history: f"/feed.atom?state={dice.choice(ENDED)}",
+    "/feed.atom?changed=1": lambda dice, history: "/feed.atom?changed=1",
+    "/help": lambda dice, history: "/help",
     "/stats": lambda dice, history: "/stats",
     "/metrics": lambda dice, history: "/metrics",
     "/health": lambda dice, history: "/health",
@@ -126,13 +153,16 @@ async def _ask_everything(
                     continue
                 path = ASKS[name](dice, history)
                 begun = time.perf_counter()
-                async with session.get(path, headers={"Accept": FORMS[form]}) as answer:
+                async with session.get(
+                    path, headers={"Accept": FORMS[form]}, allow_redirects=False
+                ) as answer:
                     await answer.read()
                 spent = (time.perf_counter() - begun) * 1000
                 if answer.status == 404:
                     missing.add(name)
                     continue
-                assert answer.status == 200, f"{path}: {answer.status}"
+                # A browser that asks for a commit is sent to its only build.
+                assert answer.status in (200, 302), f"{path}: {answer.status}"
                 took[name, form].append(spent)
     if missing:
         report.note(f"Not served by this version: {', '.join(sorted(missing))}.")
@@ -142,7 +172,7 @@ async def _ask_everything(
 def _kinds() -> Iterator[tuple[str, str]]:
     for name in ASKS:
         yield name, "JSON"
-        if "?" not in name or name == "/builds?before=":
+        if "?" not in name or name in PAGES:
             yield name, "HTML"
 
 

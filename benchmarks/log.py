@@ -191,7 +191,8 @@ async def _run_watched(
     number = await push.begin(_script(place, WATCHED, salt))
     checkout = checkout_path(place.state_dir, number)
     await wait_until((checkout / "ci").exists, what="the checkout")
-    async with _following(server, number, count) as readers:
+    path = f"/builds/{number}/log?follow=1"
+    async with following(server, path, count) as readers:
         (checkout / "go").touch()
         await push.end(number)
         log = log_path(place.state_dir, number, 1).read_bytes()
@@ -205,14 +206,14 @@ async def _run_watched(
 
 
 @asynccontextmanager
-async def _following(
-    server: Service, number: int, count: int
+async def following(
+    server: Service, path: str, count: int
 ) -> AsyncIterator[asyncio.subprocess.Process | None]:
+    """So many readers of one address, all answered; None for no reader."""
     if not count:
         yield None
         return
     port = server.private.rpartition(":")[2]
-    path = f"/builds/{number}/log?follow=1"
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from urllib.parse import urlsplit, urlunsplit
 
 from aiohttp import hdrs, web
@@ -18,7 +19,7 @@ from ci.serve.guard import host_name
 from ci.serve.parameters import NoQuery, query
 from ci.serve.service import service_of
 
-OPENAPI: web.AppKey[bytes] = web.AppKey("openapi", bytes)
+OPENAPI: web.AppKey[Callable[[], bytes]] = web.AppKey("openapi")
 
 
 async def client_json(request: web.Request) -> web.Response:
@@ -49,7 +50,8 @@ async def metrics(request: web.Request) -> web.Response:
 async def openapi_json(request: web.Request) -> web.Response:
     """`GET /openapi.json`: this interface, for machines."""
     query(request, NoQuery)
-    return web.Response(body=request.app[OPENAPI], content_type="application/json")
+    document = await asyncio.to_thread(request.app[OPENAPI])
+    return web.Response(body=document, content_type="application/json")
 
 
 def client(settings: Settings) -> shapes.Client:

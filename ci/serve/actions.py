@@ -17,7 +17,7 @@ from ci.adapters.host import now_ms
 from ci.errors import RequestError
 from ci.history import requests
 from ci.models import Build, RequestKind
-from ci.serve import shapes
+from ci.serve import forms, shapes
 from ci.serve.answers import json_answer
 from ci.serve.builds import find_build
 from ci.serve.guard import caller
@@ -36,9 +36,12 @@ PATIENCE = 3.0
 
 
 async def trigger(request: web.Request) -> web.Response:
-    """`POST /build/trigger`: 202 triggered, 200 already running or built."""
+    """`POST /build/trigger`: 202 triggered, 200 already running or built.
+
+    To a form 303, to the build's page.
+    """
     query(request, NoQuery)
-    service, body = service_of(request), await trigger_body(request)
+    service, body = service_of(request), await _wishes(request)
     configured(service.settings, body.get("repo"))
     number = await _ask(request, RequestKind.TRIGGER, body=body)
     outcome = await _outcome(service, number)
@@ -49,7 +52,7 @@ async def trigger(request: web.Request) -> web.Response:
             build=None,
             request=number,
         )
-        return json_answer(answer, 202)
+        return forms.see(request, json_answer(answer, 202), "/")
     build = await find_build(service, outcome["build"])
     new = outcome["status"] == "triggered"
     answer = shapes.TriggerAnswer(
@@ -58,7 +61,8 @@ async def trigger(request: web.Request) -> web.Response:
         build=service.shape(build),
         request=number,
     )
-    return json_answer(answer, 202 if new else 200)
+    told = json_answer(answer, 202 if new else 200)
+    return forms.see(request, told, page_of(build.number))
 
 
 async def cancel(request: web.Request) -> web.Response:
@@ -80,8 +84,22 @@ async def retry(request: web.Request) -> web.Response:
 async def addressed(request: web.Request) -> Build:
     """The build that a POST without query and body is about."""
     query(request, NoQuery)
-    await no_body(request)
+    if forms.sent(request):
+        await forms.fields(request, ())
+    else:
+        await no_body(request)
     return await find_build(service_of(request), build_number(request))
+
+
+def page_of(number: int) -> str:
+    """Where a browser goes after it has changed the build."""
+    return f"/builds/{number}"
+
+
+async def _wishes(request: web.Request) -> dict[str, Any]:
+    if forms.sent(request):
+        return await forms.trigger_wishes(request)
+    return await trigger_body(request)
 
 
 async def _change(
@@ -90,11 +108,12 @@ async def _change(
     service = service_of(request)
     number = await _ask(request, kind, build=build.number)
     if await _outcome(service, number) is None:
-        recorded = shapes.Recorded(
+        answer: shapes.Shape = shapes.Recorded(
             message=_recorded(number), build=None, request=number
         )
-        return json_answer(recorded, 202)
-    return json_answer(service.shape(await find_build(service, build.number)), 202)
+    else:
+        answer = service.shape(await find_build(service, build.number))
+    return forms.see(request, json_answer(answer, 202), page_of(build.number))
 
 
 async def _ask(

@@ -1,18 +1,23 @@
-"""Answers as JSON or plain text: the path's suffix decides, then `Accept`."""
+"""Answers as JSON, plain text or a page: the path's suffix decides, then `Accept`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from aiohttp import hdrs, web
 
 from ci.serve import shapes
 
-Form = Literal["json", "text"]
+Form = Literal["json", "text", "page"]
 
-MEDIA_TYPES: Mapping[Form, str] = {"json": "application/json", "text": "text/plain"}
+MEDIA_TYPES: Mapping[Form, str] = {
+    "json": "application/json",
+    "text": "text/plain",
+    "page": "text/html",
+}
+NO_PAGE: tuple[Form, ...] = ("json", "text")
 PLAIN_TEXT = "text/plain; charset=utf-8"
 SUFFIXES: Mapping[str, Form] = {".json": "json", ".txt": "text"}
 
@@ -35,13 +40,15 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     response.headers[hdrs.SERVER] = "build-server"
 
 
-def wanted(request: web.Request, default: Form = "json") -> Form:
-    """What the caller reads best; `default` when it has no preference of ours."""
+def wanted(
+    request: web.Request, default: Form = "json", forms: Sequence[Form] = NO_PAGE
+) -> Form:
+    """Which of `forms` the caller reads best; `default` when it does not care."""
     for suffix, form in SUFFIXES.items():
         if request.path.endswith(suffix):
             return form
     accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
-    quality = {form: _quality(accept, media) for form, media in MEDIA_TYPES.items()}
+    quality = {form: _quality(accept, MEDIA_TYPES[form]) for form in forms}
     best = max(quality.values())
     if best == 0 or quality[default] == best:
         return default

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 
 from aiohttp import web
 
@@ -10,13 +11,16 @@ from ci.adapters.logs import LogHub
 from ci.adapters.metrics import Metrics
 from ci.config import Secrets, Settings
 from ci.history.database import Database
-from ci.serve import guard, openapi, outermost
+from ci.models import Check
+from ci.serve import guard, notice, openapi, outermost
 from ci.serve.about import OPENAPI
 from ci.serve.answers import add_headers
 from ci.serve.follow import Watches
+from ci.serve.news import News
+from ci.serve.pages import setup
 from ci.serve.parameters import MAX_BODY
 from ci.serve.routes import ROUTES
-from ci.serve.service import SERVICE, Checks, Service
+from ci.serve.service import SERVICE, Checks, FirstRun, Service
 from ci.wake import Wake
 
 
@@ -30,9 +34,12 @@ def private_application(
     metrics: Metrics,
     checks: Checks,
     version: str,
+    first_run: FirstRun | None = None,
+    waits: Callable[[], str] = lambda: "",
 ) -> web.Application:
     """The application behind `listen.private`; `checks` is asked by `/health`.
 
+    `waits` says why no build may begin now, "" when one may.
     `secrets` is asked at each request, so that a new API token needs no restart.
 
     Give its runner `handler_cancellation=True`: a reader who leaves then frees what
@@ -41,12 +48,14 @@ def private_application(
     application = web.Application(
         middlewares=(
             outermost.count,
+            outermost.dress_errors,
             outermost.shape_errors,
             guard.refuse_funnel,
             guard.allow_hosts(settings),
             guard.refuse_cross_site,
             guard.refuse_encoded,
             guard.require_token,
+            notice.notice,
         ),
         client_max_size=MAX_BODY,
     )
@@ -56,21 +65,42 @@ def private_application(
         database=database,
         wake=wake,
         watches=Watches(database, wake, hub),
+        news=News(database, wake, partial(_findings, application)),
         metrics=metrics,
         checks=checks,
         version=version,
+        first_run=first_run or FirstRun(),
+        waits=waits,
     )
-    application[OPENAPI] = openapi.document(ROUTES, version)
+    # Made when first asked for: few ask, and it is 1.6 MiB of memory.
+    document: Callable[[], bytes] = cache(partial(openapi.document, ROUTES, version))
+    application[OPENAPI] = document
     for route in ROUTES:
         for path in route.paths:
             application.router.add_route(route.method, path, route.handler)
             if route.method == "GET":
                 application.router.add_route("HEAD", path, route.handler)
     application.on_response_prepare.append(add_headers)
+    application.on_startup.append(_count_streams)
     application.on_shutdown.append(_end_streams)
     return application
+
+
+async def _findings(application: web.Application) -> list[Check]:
+    """What /setup shows, whose open pages are told when it changes."""
+    return await setup.findings(application[SERVICE])
 
 
 async def _end_streams(application: web.Application) -> None:
     """Cut off who follows a log: the reader sees that it was not the end."""
     application[SERVICE].watches.stop()
+    application[SERVICE].news.stop()
+
+
+async def _count_streams(application: web.Application) -> None:
+    service = application[SERVICE]
+    service.metrics.watch(
+        "event_streams",
+        "Pages that listen to news.",
+        lambda: len(service.news.listeners),
+    )

@@ -23,6 +23,7 @@ from aiohttp.typedefs import Handler, Middleware
 from ci.config import Settings
 from ci.config.units import is_loopback
 from ci.errors import RequestError
+from ci.serve import forms
 from ci.serve.service import service_of
 from ci.text import printable
 
@@ -115,11 +116,13 @@ async def require_token(request: web.Request, handler: Handler) -> web.StreamRes
     if token and request.method not in SAFE_METHODS:
         given = request.headers.get(hdrs.AUTHORIZATION, "")
         scheme, _, secret = given.partition(" ")
+        if not given:
+            scheme, secret = "bearer", await forms.token(request)
         if scheme.lower() != "bearer" or not _same(secret.strip(), token):
-            raise RequestError(
-                401,
-                "this server asks for its token; send Authorization: Bearer …",
-            )
+            way = "send Authorization: Bearer …"
+            if forms.sent(request):
+                way = "go back and type it in again"
+            raise RequestError(401, f"this server asks for its token; {way}")
     return await handler(request)
 
 

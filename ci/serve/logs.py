@@ -56,7 +56,7 @@ async def last_lines(request: web.Request) -> web.StreamResponse:
         build = await service.database.read(history.last_running_or_finished)
     if build is None:
         return either(request, shapes.Logs(logs=[], build=None), lambda: NOTHING_RAN)
-    log = await _find_log(service, build, None, follow=asked.follow)
+    log = await find_log(service, build, None, follow=asked.follow)
     if asked.follow:
         start = await asyncio.to_thread(
             files.tail_offset, log.attempt.path, asked.lines
@@ -75,29 +75,29 @@ async def last_lines(request: web.Request) -> web.StreamResponse:
     )
 
 
-async def raw_log(request: web.Request) -> web.StreamResponse:
+async def raw_log(request: web.Request, asked: LogQuery) -> web.StreamResponse:
     """Bytes as the build wrote them.
 
     `?tail=` and `?offset=` count bytes, `?attempt=` looks at an earlier try, `?target=`
     keeps the lines of one target's own derivation (its error when it wrote none),
     `?follow=1` goes on until the attempt ends. Empty while the build waits.
     """
-    service, asked = service_of(request), query(request, LogQuery)
+    service = service_of(request)
     build = await find_build(service, build_number(request))
-    target = _find_target(build, asked.target) if asked.target else None
-    log = await _find_log(service, build, asked.attempt, follow=asked.follow)
+    target = find_target(build, asked.target) if asked.target else None
+    log = await find_log(service, build, asked.attempt, follow=asked.follow)
     start = _start(asked, log.size)
     length = None
     if asked.follow:
         chunks = service.watches.follow(log.attempt, start)
     else:
         chunks, length = stored(log.attempt.path, start, log.size), log.size - start
-    if target is not None and not _is_command(service, build):
+    if target is not None and not is_command(service, build):
         chunks, length = of_target(chunks, target), None
     return await send(request, chunks, log.headers(start), length)
 
 
-async def _find_log(
+async def find_log(
     service: Service, build: Build, attempt: int | None, *, follow: bool
 ) -> Log:
     """The log asked for; a follower of a waiting build wants the attempt to come.
@@ -153,7 +153,7 @@ def _start(asked: LogQuery, size: int) -> int:
     return asked.offset or max(0, size - (asked.tail or size))
 
 
-def _find_target(build: Build, name: str) -> Target:
+def find_target(build: Build, name: str) -> Target:
     for target in build.targets:
         if target.name == name:
             return target
@@ -165,7 +165,7 @@ def _find_target(build: Build, name: str) -> Target:
     )
 
 
-def _is_command(service: Service, build: Build) -> bool:
+def is_command(service: Service, build: Build) -> bool:
     """Whether one command wrote the whole log, which then is its target's."""
     return any(
         repository.builder == "command"

@@ -12,13 +12,14 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from ci.serve import shapes
+from ci.serve.answers import SUFFIXES
 from ci.serve.guard import SAFE_METHODS
-from ci.serve.routes import Answer, Route
+from ci.serve.route import Answer, Route
 
 REFERENCE = "#/components/schemas/{model}"
 ABOUT = """\
 Every GET route also answers HEAD. Answers from 400 on have the shape `Error`. Keys may
-be added, never removed. A page answers JSON or plain text by its suffix or by `Accept`.
+be added, never removed. A page answers JSON, plain text or HTML by its suffix or by `Accept`.
 """
 PATH_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "number": {
@@ -28,6 +29,14 @@ PATH_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "sha": {
         "description": "a commit's SHA or its first digits",
         "schema": {"type": "string", "pattern": "^[0-9a-fA-F]{7,64}$"},
+    },
+    "owner": {
+        "description": "the owner of a configured repository",
+        "schema": {"type": "string"},
+    },
+    "repo": {
+        "description": "the name of a configured repository, without its owner",
+        "schema": {"type": "string"},
     },
 }
 _ANYWHERE = {
@@ -47,6 +56,7 @@ _ON_CHANGE = {
 
 def document(routes: Sequence[Route], version: str) -> bytes:
     """The document as JSON; `version` is the server's."""
+    routes = [route for route in routes if not route.hidden]
     schemas, references = _schemas(routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
@@ -162,12 +172,17 @@ def _responses(route: Route, path: str, references: References) -> dict[str, Any
 
 def _response(answer: Answer, path: str, references: References) -> dict[str, Any]:
     content: dict[str, Any] = {}
+    suffixed = path.endswith(tuple(SUFFIXES))
     found = [references[(shape, "serialization")] for shape in answer.shapes]
     if found and not (answer.text and path.endswith(".txt")):
         schema = found[0] if len(found) == 1 else {"oneOf": found}
         content["application/json"] = {"schema": schema}
     if answer.text and not path.endswith(".json"):
         content["text/plain"] = {"schema": {"type": "string"}}
+    if answer.page and not suffixed:
+        content["text/html"] = {"schema": {"type": "string"}}
+    if answer.media:
+        content[answer.media] = {"schema": {"type": "string"}}
     response: dict[str, Any] = {"description": answer.meaning, "content": content}
     if answer.headers:
         response["headers"] = {

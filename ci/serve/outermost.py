@@ -1,4 +1,4 @@
-"""The two outermost middlewares: every answer is counted, every failure has one shape."""
+"""The outermost middlewares: every answer is counted, every failure has one shape."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import logging
 import secrets
 import sqlite3
 import time
+from http import HTTPStatus
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from ci.errors import HistoryError, RequestError
 from ci.history import faults
+from ci.serve import answers, html, shapes
 from ci.serve.answers import error_answer
 from ci.serve.parameters import MAX_BODY
 from ci.serve.service import service_of
@@ -34,6 +36,26 @@ async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
         seconds=time.monotonic() - started,
     )
     return response
+
+
+@web.middleware
+async def dress_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A refusal as a page, for whoever asked for a page."""
+    response = await handler(request)
+    if response.status < 400 or not isinstance(response, web.Response):
+        return response
+    if not isinstance(response.body, bytes):
+        return response
+    if answers.wanted(request, "json", html.FORMS) != "page":
+        return response
+    error = shapes.Error.model_validate_json(response.body)
+    title = f"{error.status} {HTTPStatus(error.status).phrase}"
+    page = html.Page("error.html", title, {"error": error}, icon="bad")
+    dressed = await html.as_page(request, page, error.status)
+    for name in (hdrs.WWW_AUTHENTICATE, hdrs.ALLOW):
+        if name in response.headers:
+            dressed.headers[name] = response.headers[name]
+    return dressed
 
 
 @web.middleware

@@ -48,15 +48,30 @@ def _flag(value: object) -> object:
     return value in ("1", "true", True)
 
 
-_WHOLE = BeforeValidator(_digits)
-Number = Annotated[int, Field(ge=1, le=MAX_NUMBER), _WHOLE]
-Bytes = Annotated[int, Field(ge=0, le=MAX_NUMBER), _WHOLE]
+def _given(value: object) -> object:
+    """An empty field of a form is one that nobody has filled in."""
+    return None if value == "" else value
+
+
+WHOLE = BeforeValidator(_digits)
+_FIELD = BeforeValidator(_given)
+Number = Annotated[int, Field(ge=1, le=MAX_NUMBER), WHOLE]
+Bytes = Annotated[int, Field(ge=0, le=MAX_NUMBER), WHOLE]
 Flag = Annotated[
     bool,
     BeforeValidator(_flag),
     WithJsonSchema({"type": "string", "enum": ["0", "1", "false", "true"]}),
 ]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+# Fields of the forms on our pages, which send them empty as well.
+NameField = Annotated[
+    Name | None, _FIELD, WithJsonSchema({"type": "string", "maxLength": 255})
+]
+StateField = Annotated[
+    BuildState | None,
+    _FIELD,
+    WithJsonSchema({"type": "string", "enum": [*map(str, BuildState), ""]}),
+]
 
 
 class Query(BaseModel):
@@ -79,22 +94,23 @@ class StatusQuery(Query):
 
 
 class BuildsQuery(Query):
-    repo: Name | None = Field(None, description="a repository by its configured name")
-    branch: Name | None = Field(None, description="a branch")
-    state: BuildState | None = Field(
-        None, description="one of " + ", ".join(BuildState)
+    repo: NameField = Field(None, description="a repository by its configured name")
+    branch: NameField = Field(None, description="a branch")
+    state: StateField = Field(None, description="one of " + ", ".join(BuildState))
+    q: NameField = Field(
+        None, description="a part of the title, of the SHA or of the author"
     )
     before: Number | None = Field(
         None,
         description="a build number: only builds below it (`next` of the page before)",
     )
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE), _WHOLE] = Field(
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE), WHOLE] = Field(
         20, description=f"a whole number from 1 to {MAX_PAGE}"
     )
 
 
 class LogsQuery(Query):
-    lines: Annotated[int, Field(ge=1, le=MAX_LINES), _WHOLE] = Field(
+    lines: Annotated[int, Field(ge=1, le=MAX_LINES), WHOLE] = Field(
         100,
         description="how many of the last lines, a whole number from 1 to "
         f"{MAX_LINES}; /builds/N/log gives all",
@@ -140,8 +156,11 @@ def query(request: web.Request, model: type[Q]) -> Q:
 async def trigger_body(request: web.Request) -> dict[str, Any]:
     """The keys that the caller gave, checked; an empty body is no keys."""
     raw = await read_body(request)
-    if not raw.strip():
-        return {}
+    return trigger_keys(raw) if raw.strip() else {}
+
+
+def trigger_keys(raw: bytes) -> dict[str, Any]:
+    """The keys of a trigger's JSON body, checked."""
     try:
         body = TriggerBody.model_validate_json(raw)
     except ValidationError as error:
@@ -237,7 +256,7 @@ def _refusal(error: ValidationError, model: type[BaseModel], what: str) -> Reque
             {"problem": first["msg"]},
         )
     name = str(first["loc"][0])[:100]
-    known = model.model_fields
+    known = {field.alias or key: field for key, field in model.model_fields.items()}
     if name not in known:
         sentence = f"there is no {what} {name}; known: {', '.join(known) or 'none'}"
         return RequestError(400, sentence, {"parameter": name, "known": list(known)})

@@ -16,12 +16,13 @@ from ci.adapters.host import now_ms
 from ci.errors import RequestError
 from ci.history import builds, paths, pins
 from ci.models import Build, BuildState
-from ci.serve.actions import addressed
+from ci.serve import forms
+from ci.serve.actions import addressed, page_of
 from ci.serve.answers import json_answer
 from ci.serve.builds import find_build
 from ci.serve.guard import caller
 from ci.serve.parameters import no_build
-from ci.serve.service import Service, service_of
+from ci.serve.service import service_of
 
 
 async def pin(request: web.Request) -> web.Response:
@@ -42,7 +43,7 @@ async def pin(request: web.Request) -> web.Response:
         if missing:
             await service.database.write(pins.unpin, build.number)
             raise _refused(build, f"has lost its results ({', '.join(missing)})")
-    return await _answer(service, build.number)
+    return await _answer(request, build.number)
 
 
 async def unpin(request: web.Request) -> web.Response:
@@ -50,12 +51,14 @@ async def unpin(request: web.Request) -> web.Response:
     build = await addressed(request)
     service = service_of(request)
     await service.database.write(pins.unpin, build.number)
-    return await _answer(service, build.number)
+    return await _answer(request, build.number)
 
 
-async def _answer(service: Service, number: int) -> web.Response:
+async def _answer(request: web.Request, number: int) -> web.Response:
+    service = service_of(request)
     service.wake()
-    return json_answer(service.shape(await find_build(service, number)))
+    answer = json_answer(service.shape(await find_build(service, number)))
+    return forms.see(request, answer, page_of(number))
 
 
 def _pin(connection: sqlite3.Connection, number: int, asked_by: str) -> int:

@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from ci.serve import (
+    about,
+    actions,
+    assets,
+    builds,
+    logs,
+    parameters,
+    pins,
+    shapes,
+    status,
+)
+from ci.serve.pages import (
+    build,
+    events,
+    help,
+    home,
+    log,
+    repository,
+    setup,
+    stats,
+    timeline,
+)
+from ci.serve.route import NUMBER, Answer, Route
 
-from aiohttp.typedefs import Handler
-from pydantic import BaseModel
-
-from ci.serve import about, actions, builds, logs, parameters, pins, shapes, status
-from ci.serve.answers import SUFFIXES
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One possible answer: a shape as JSON, text, or either."""
-
-    meaning: str
-    shapes: tuple[type[BaseModel], ...] = ()
-    text: bool = False
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Route:
-    """One method of one path, with everything a caller can meet there."""
-
-    method: str
-    path: str
-    handler: Handler
-    summary: str
-    answers: Mapping[int, Answer]
-    query: type[BaseModel] = parameters.NoQuery
-    body: type[BaseModel] | None = None
-    twin: str = ""
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The path and, for a page, its `.json` and `.txt` twins; suffixed ones first."""
-        if not self.twin:
-            return (self.path,)
-        return (*(self.twin + suffix for suffix in SUFFIXES), self.path)
-
-
-_NUMBER = "/builds/{number:[^/.]+}"
 _NO_BUILD = Answer("no such build", (shapes.Error,))
 _CHANGED = Answer("done, or recorded", (shapes.Build, shapes.Recorded))
+_TO_THE_PAGE = Answer(
+    "to a form of a page: see that page", headers={"Location": "its path"}
+)
 _LOG_HEADERS = {
     "X-Build-State": "the state of the build",
     "X-Log-Attempt": "the attempt whose log this is",
@@ -57,9 +42,10 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/",
-        status.overview,
-        "What runs, what waits, each branch, the last builds",
-        {200: Answer("the overview", (shapes.Overview,), text=True)},
+        home.overview,
+        "What runs, what waits and why, each branch, the last builds",
+        {200: Answer("the overview", (shapes.Overview,), text=True, page=True)},
+        query=home.HomeQuery,
         twin="/index",
     ),
     Route(
@@ -70,6 +56,7 @@ ROUTES: tuple[Route, ...] = (
         {
             200: Answer("running or built already", (shapes.TriggerAnswer,)),
             202: Answer("queued, or recorded", (shapes.TriggerAnswer,)),
+            303: _TO_THE_PAGE,
             404: Answer("no such repository, branch or commit", (shapes.Error,)),
             409: Answer("it cannot be built now", (shapes.Error,)),
             502: Answer("the repository's remote does not answer", (shapes.Error,)),
@@ -112,72 +99,79 @@ ROUTES: tuple[Route, ...] = (
         builds.list_builds,
         "Builds, newest first",
         {
-            200: Answer("a page of builds", (shapes.Builds,), text=True),
+            200: Answer("a page of builds", (shapes.Builds,), text=True, page=True),
             404: Answer("no such repository", (shapes.Error,)),
         },
         query=parameters.BuildsQuery,
         twin="/builds",
     ),
+    *build.ROUTES,
     Route(
         "GET",
-        _NUMBER,
-        builds.show_build,
-        "One build",
-        {200: Answer("the build", (shapes.Build,), text=True), 404: _NO_BUILD},
-        twin=_NUMBER,
-    ),
-    Route(
-        "GET",
-        _NUMBER + "/log",
-        logs.raw_log,
-        "The log of a build, byte for byte",
+        NUMBER + "/log",
+        log.show_log,
+        "The log of a build, byte for byte; as a page; its lines as JSON",
         {
-            200: Answer("the log", text=True, headers=_LOG_HEADERS),
+            200: Answer(
+                "the log",
+                (log.LogLines,),
+                text=True,
+                page=True,
+                headers=_LOG_HEADERS,
+            ),
             404: Answer("no such build, attempt or target", (shapes.Error,)),
             410: Answer("the log was removed", (shapes.Error,)),
             416: Answer("the offset is beyond the end", (shapes.Error,)),
         },
-        query=parameters.LogQuery,
+        query=log.LogPageQuery,
+        twin=NUMBER + "/log",
     ),
     Route(
         "POST",
-        _NUMBER + "/cancel",
+        NUMBER + "/cancel",
         actions.cancel,
         "Cancel a build that waits or runs",
         {
             202: _CHANGED,
+            303: _TO_THE_PAGE,
             404: _NO_BUILD,
             409: Answer("the build has ended", (shapes.Error,)),
         },
     ),
     Route(
         "POST",
-        _NUMBER + "/retry",
+        NUMBER + "/retry",
         actions.retry,
         "Build again what has ended",
         {
             202: _CHANGED,
+            303: _TO_THE_PAGE,
             404: _NO_BUILD,
             409: Answer("the build is not over", (shapes.Error,)),
         },
     ),
     Route(
         "POST",
-        _NUMBER + "/pin",
+        NUMBER + "/pin",
         pins.pin,
         "Keep a build and its results until it is unpinned",
         {
             200: Answer("it is pinned", (shapes.Build,)),
+            303: _TO_THE_PAGE,
             404: _NO_BUILD,
             409: Answer("not succeeded, or its results are gone", (shapes.Error,)),
         },
     ),
     Route(
         "POST",
-        _NUMBER + "/unpin",
+        NUMBER + "/unpin",
         pins.unpin,
         "Let go of a build",
-        {200: Answer("it is not pinned", (shapes.Build,)), 404: _NO_BUILD},
+        {
+            200: Answer("it is not pinned", (shapes.Build,)),
+            303: _TO_THE_PAGE,
+            404: _NO_BUILD,
+        },
     ),
     Route(
         "GET",
@@ -185,7 +179,8 @@ ROUTES: tuple[Route, ...] = (
         builds.show_commit,
         "The builds of a commit, by its SHA or the first 7 or more digits",
         {
-            200: Answer("the builds", (shapes.CommitBuilds,), text=True),
+            200: Answer("the builds", (shapes.CommitBuilds,), text=True, page=True),
+            302: Answer("a browser: to the build, where there is only one"),
             404: Answer("no build of such a commit", (shapes.Error,)),
         },
         twin="/commits/{sha:[^/.]+}",
@@ -218,4 +213,11 @@ ROUTES: tuple[Route, ...] = (
         "This interface, for machines",
         {200: Answer("an OpenAPI 3.1 document", (shapes.Document,))},
     ),
+    *assets.ROUTES,
+    *timeline.ROUTES,
+    *events.ROUTES,
+    *repository.ROUTES,
+    *stats.ROUTES,
+    *setup.ROUTES,
+    *help.ROUTES,
 )

@@ -110,6 +110,9 @@ class Builds(Shape):
 
     builds: list[Build]
     next: int | None = Field(description="give it as ?before= for the next page")
+    searched_down_to: int | None = Field(
+        description="with ?q=: the lowest number that was looked at for this page"
+    )
 
 
 class CommitBuilds(Shape):
@@ -204,12 +207,49 @@ class Client(Shape):
     repositories: list[Repository]
 
 
+class Finished(Shape):
+    """One finished build of a trend."""
+
+    number: int
+    state: BuildState
+    seconds: float | None
+
+
 class Branch(Shape):
     """One watched branch and how its newest finished build ended."""
 
     repo: str
     branch: str
     last: Build | None
+    broken_since: int | None = Field(
+        description="the first failed build after `last_good`, while it is broken"
+    )
+    broken_sha: str | None = Field(description="the commit of `broken_since`")
+    last_good: int | None = Field(
+        description="while it is broken: the last good build among its newest 1,000 commits"
+    )
+    typical_seconds: float | None = Field(
+        description="the median of the last 9 good builds"
+    )
+    pass_rate: float | None = Field(
+        description="how many of `trend` succeeded, of those that were tried to the end"
+    )
+    trend: list[Finished] = Field(
+        description="the newest 30 finished, oldest first, in the order of the branch"
+    )
+
+
+class Running(Shape):
+    """How far a build of `current` is."""
+
+    number: int
+    elapsed_seconds: float
+    expected_seconds: float | None = Field(
+        description="the median of the branch's last good builds"
+    )
+    done: int = Field(description="so many of `total` are done")
+    total: int = Field(description="0: not known yet")
+    unit: Literal["derivations", "targets"]
 
 
 class Overview(Shape):
@@ -220,6 +260,8 @@ class Overview(Shape):
     queue: list[Build]
     branches: list[Branch]
     builds: list[Build]
+    running: list[Running] = Field(description="how far those of `current` are")
+    waits: str | None = Field(description="why no build begins now, if that is so")
 
 
 class Document(Shape):

@@ -1,4 +1,4 @@
-"""How things are: `/`, `/build/status`, `/health`."""
+"""How things are: `/build/status`, `/health`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sqlite3
 from aiohttp import web
 
 from ci.adapters.host import now_ms
-from ci.config import Settings
 from ci.history import builds as history, missed
 from ci.models import Build, Check, rfc3339
 from ci.serve import shapes, text
@@ -22,7 +21,6 @@ log = logging.getLogger(__name__)
 CACHE_CHECK = "cache"
 """The name of the check that tells whether Harmonia answers."""
 CHECK_SECONDS = 5.0
-RECENT = 20
 
 
 async def status(request: web.Request) -> web.Response:
@@ -57,37 +55,10 @@ async def status(request: web.Request) -> web.Response:
     )
 
 
-async def overview(request: web.Request) -> web.Response:
-    """`GET /`: what runs, what waits, each branch, the last builds."""
-    query(request, NoQuery)
-    service = service_of(request)
-    current, queue, lasts, recent = await service.database.read(
-        _overview, service.settings
-    )
-    answer = shapes.Overview(
-        version=service.version,
-        current=service.shape_all(current),
-        queue=service.shape_all(queue),
-        branches=[
-            shapes.Branch(
-                repo=repo, branch=branch, last=service.shape(last) if last else None
-            )
-            for repo, branch, last in lasts
-        ],
-        builds=service.shape_all(recent),
-    )
-    return either(
-        request,
-        answer,
-        lambda: text.overview(service.version, current, queue, lasts, recent),
-        default="text",
-    )
-
-
 async def health(request: web.Request) -> web.Response:
     """`GET /health`: always 200 while the server runs; it reads no history."""
     query(request, NoQuery)
-    checks = await _checks(service_of(request))
+    checks = await found_by(service_of(request))
     answer = shapes.Health(
         status="healthy" if all(check.ok for check in checks) else "degraded",
         cache_running=any(check.ok for check in checks if check.name == CACHE_CHECK),
@@ -102,13 +73,13 @@ def _check(check: Check) -> shapes.Check:
     return shapes.Check(name=check.name, ok=check.ok, detail=check.detail, fix=fix)
 
 
-async def _checks(service: Service) -> list[Check]:
+async def found_by(service: Service, seconds: float = CHECK_SECONDS) -> list[Check]:
     """The checks; a check that breaks or hangs is itself a finding."""
     try:
-        async with asyncio.timeout(CHECK_SECONDS):
+        async with asyncio.timeout(seconds):
             return await service.checks()
     except TimeoutError:
-        problem = f"the checks did not end within {CHECK_SECONDS:g} s"
+        problem = f"the checks did not end within {seconds:g} s"
     except Exception as error:
         log.exception("the checks failed")
         problem = f"the checks themselves failed ({type(error).__name__})"
@@ -124,24 +95,4 @@ def _status(
         history.queued(connection, *scope),
         history.newest_finished(connection, repo, branch),
         missed.tally(connection, now_ms()),
-    )
-
-
-def _overview(
-    connection: sqlite3.Connection, settings: Settings
-) -> tuple[list[Build], list[Build], list[tuple[str, str, Build | None]], list[Build]]:
-    lasts = [
-        (
-            repository.name,
-            branch,
-            history.newest_finished(connection, repository.name, branch),
-        )
-        for repository in settings.repositories
-        for branch in repository.branches
-    ]
-    return (
-        history.running(connection),
-        history.queued(connection, limit=RECENT),
-        lasts,
-        history.page(connection, limit=RECENT),
     )

@@ -40,10 +40,10 @@ async def send(
     """
     response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: PLAIN_TEXT, **headers})
     response.content_length = length
-    await response.prepare(request)
-    if request.method == hdrs.METH_HEAD:
-        return response
     try:
+        await response.prepare(request)
+        if request.method == hdrs.METH_HEAD:
+            return response
         async with aclosing(chunks):
             async for chunk in chunks:
                 async with asyncio.timeout(patience):

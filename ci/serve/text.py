@@ -6,8 +6,10 @@ title can move the cursor or forge a line.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ci.adapters.host import now_ms
 from ci.config import Settings
@@ -25,14 +27,28 @@ SYMBOLS = {
 }
 COLUMNS = ("", "#", "STATE", "BRANCH", "COMMIT", "TOOK", "WHEN", "TITLE")
 ERROR_LINES = 12
-NO_BUILD = "no build yet; push a commit, or POST /build/trigger\n"
+NO_BUILD = "no build yet; push a commit, or POST /build/trigger; /setup tells more\n"
+WIDTH = 80
+BRANCH_WIDTH = 16
+# SGR parameters, for whoever asked for colour.
+COLOURS = {
+    BuildState.QUEUED: "33",
+    BuildState.RUNNING: "34",
+    BuildState.SUCCEEDED: "32",
+    BuildState.FAILED: "31",
+    BuildState.ERROR: "35",
+    BuildState.CANCELLED: "2",
+    BuildState.SKIPPED: "2",
+}
+_MARK = re.compile(rf"^( *)([{''.join(SYMBOLS.values())}])(?= )", re.MULTILINE)
+_BY_SYMBOL = {symbol: state for state, symbol in SYMBOLS.items()}
 
 
-def build_table(builds: Sequence[Build]) -> str:
-    """One line per build, newest first."""
+def build_table(builds: Sequence[Build], branch_width: int | None = None) -> str:
+    """One line per build, newest first; branches cut to `branch_width` columns."""
     if not builds:
         return "no build\n"
-    rows = [COLUMNS, *(_row(build) for build in builds)]
+    rows = [COLUMNS, *(_row(build, branch_width) for build in builds)]
     widths = [max(len(row[column]) for row in rows) for column in range(7)]
     return "".join(_aligned(row, widths) + "\n" for row in rows)
 
@@ -52,8 +68,11 @@ def build(found: Build, settings: Settings) -> str:
     return "\n".join(lines) + "\n"
 
 
-def headline(build: Build) -> str:
-    """`✗ #412 dev 1a2b3c4 "web: add page"  failed 3m 12s · 6m ago`."""
+def headline(build: Build, width: int | None = None) -> str:
+    """`✗ #412 dev 1a2b3c4 "web: add page"  failed 3m 12s · 6m ago`.
+
+    With a `width` in columns the branch and the title give way to the verdict.
+    """
     where = printable(build.branch or "(no branch)")
     parts = [str(build.state)]
     if build.seconds is not None:
@@ -62,10 +81,50 @@ def headline(build: Build) -> str:
         parts.append(f"attempt {build.attempt}")
     if build.pinned:
         parts.append("pinned")
-    return (
-        f"{SYMBOLS[build.state]} #{build.number} {where} {build.sha[:7]} "
-        f'"{printable(build.title)}"  {" ".join(parts)} · {_age(build)} ago'
+    if width is not None:
+        where = cut(where, BRANCH_WIDTH)
+    start = f"{SYMBOLS[build.state]} #{build.number} {where} {build.sha[:7]} "
+    end = f"  {' '.join(parts)} · {_age(build)} ago"
+    title = printable(build.title)
+    if width is not None:
+        title = cut(title, max(8, width - columns(start) - columns(end) - 2))
+    return f'{start}"{title}"{end}'
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal printable text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(map(_columns, text))
+
+
+def cut(text: str, width: int) -> str:
+    """`text`, or as much of it as fits into so many columns with a `…`."""
+    if columns(text) <= width:
+        return text
+    kept, used = "", 1
+    for char in text:
+        used += _columns(char)
+        if used > width:
+            break
+        kept += char
+    return kept + "…"
+
+
+def coloured(text: str) -> str:
+    """The same with the state that a line begins with in its colour."""
+    return _MARK.sub(
+        lambda found: (
+            f"{found[1]}\x1b[{COLOURS[_BY_SYMBOL[found[2]]]}m{found[2]}\x1b[0m"
+        ),
+        text,
     )
+
+
+def _columns(char: str) -> int:
+    if unicodedata.combining(char) or char in "\u200d\ufe0f":
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 def status(
@@ -81,22 +140,9 @@ def status(
     return live or NO_BUILD
 
 
-def overview(
-    version: str,
-    current: Sequence[Build],
-    queue: Sequence[Build],
-    branches: Sequence[tuple[str, str, Build | None]],
-    recent: Sequence[Build],
-) -> str:
-    """The first page, short enough for a terminal."""
-    lines = [f"build-server {version}: {len(current)} running, {len(queue)} queued", ""]
-    for repo, branch, last in branches:
-        verdict = headline(last) if last else "◌ nothing built yet"
-        lines.append(f"{printable(repo)} {printable(branch)}")
-        lines.append(f"  {verdict}")
-    table = build_table(recent) if recent else NO_BUILD
-    more = "more: /builds /builds/N /builds/N/log /build/status /health /openapi.json"
-    return "\n".join([*lines, "", table, more]) + "\n"
+def sections(parts: Mapping[str, Sequence[str]]) -> str:
+    """Headings with their lines below them, an empty line between."""
+    return "\n".join("\n".join([name, *lines]) + "\n" for name, lines in parts.items())
 
 
 def checks(found: Iterable[Check]) -> str:
@@ -110,12 +156,13 @@ def checks(found: Iterable[Check]) -> str:
     return "\n".join(lines or ["no checks"]) + "\n"
 
 
-def _row(build: Build) -> tuple[str, ...]:
+def _row(build: Build, branch_width: int | None) -> tuple[str, ...]:
+    branch = printable(build.branch or "–")
     return (
         SYMBOLS[build.state],
         str(build.number),
         str(build.state),
-        printable(build.branch or "–"),
+        branch if branch_width is None else cut(branch, branch_width),
         build.sha[:7],
         "–" if build.seconds is None else human_seconds(build.seconds),
         _age(build),

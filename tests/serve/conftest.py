@@ -19,7 +19,7 @@ from ci.history import instances, paths, progress, queue, repositories, states
 from ci.history.database import Database
 from ci.models import BuildState, Cause, Check, Commit, Target
 from ci.serve.api import private_application
-from ci.serve.service import SERVICE
+from ci.serve.service import SERVICE, FirstRun
 from ci.wake import Wake
 
 REPO = "owner/name"
@@ -59,12 +59,15 @@ class Served:
     hub: LogHub = field(default_factory=LogHub)
     metrics: Metrics = field(default_factory=lambda: Metrics(VERSION))
     found: list[Check] = field(default_factory=lambda: list(HEALTHY))
+    held: str = ""
 
     async def checks(self) -> list[Check]:
         return self.found
 
     def application(
-        self, checks: Callable[[], Awaitable[list[Check]]] | None = None
+        self,
+        checks: Callable[[], Awaitable[list[Check]]] | None = None,
+        first_run: FirstRun | None = None,
     ) -> web.Application:
         return private_application(
             settings=self.settings,
@@ -75,6 +78,8 @@ class Served:
             metrics=self.metrics,
             checks=checks or self.checks,
             version=VERSION,
+            first_run=first_run,
+            waits=lambda: self.held,
         )
 
     async def add(

@@ -159,13 +159,27 @@ async def test_whole_log_is_that_of_the_only_command(
         assert await raw(client, f"/builds/{build}/log?target=make") == b"cc a.c\n"
 
 
-@pytest.mark.parametrize("accept", ["application/json", "text/html"])
-async def test_raw_log_is_text_whatever_is_asked_for(
-    served: Served, client: Private, accept: str
+@pytest.mark.parametrize(
+    ("accept", "asked"),
+    [
+        ("application/json", "log"),
+        ("*/*", "log"),
+        ("text/html;q=0.5, text/plain", "log"),
+        ("text/html", "log?offset=0"),
+        ("text/html", "log?tail=9"),
+        ("text/html", "log?follow=1"),
+        ("text/html", "log.txt"),
+    ],
+)
+async def test_raw_log_is_text_for_whoever_asks_for_no_page(
+    served: Served, client: Private, accept: str, asked: str
 ) -> None:
     build = await served.add(1, BuildState.FAILED, log=b"<script>\n")
-    async with client.get(f"/builds/{build}/log", headers={"Accept": accept}) as got:
+    async with client.get(
+        f"/builds/{build}/{asked}", headers={"Accept": accept}
+    ) as got:
         assert got.content_type == "text/plain"
+        assert await got.read() == b"<script>\n"
 
 
 async def test_log_that_shrinks_is_not_passed_off_as_whole(

@@ -68,7 +68,8 @@ async def test_status_describes_the_newest_finished_commit(
     assert status["last_commit"] == sha(2)
     assert status["last_start"] == "1970-01-01T00:33:20.000Z"
     assert status["last_finish"] == "1970-01-01T00:50:00.000Z"
-    assert status["last"] == await get(client, f"/builds/{last}")
+    page = await get(client, f"/builds/{last}")
+    assert status["last"] == {key: page[key] for key in status["last"]}
     assert [build["number"] for build in status["current"]] == [running]
     assert [build["number"] for build in status["queue"]] == [queued]
 

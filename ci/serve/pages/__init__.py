@@ -1,0 +1,1 @@
+"""The pages for a browser; each module has its routes, its twins and its facts."""

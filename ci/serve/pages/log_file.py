@@ -1,0 +1,193 @@
+"""Lines of a log file by number, however long the file, the lines or their number.
+
+Read in pieces of whole lines from the beginning: to count is quicker than to keep an
+index. Everything here blocks and belongs in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PIECE = 256 * 1024
+# Of a line that is longer the beginning is kept.
+ENDLESS = 1024 * 1024
+KEPT = 64 * 1024
+# What a page holds as it is; of more than this only the two ends.
+MOST_LINES, MOST_BYTES = 100_000, 16 << 20
+HEAD_LINES, HEAD_BYTES = 2_000, 1 << 20
+TAIL_LINES, TAIL_BYTES = 20_000, 8 << 20
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Some lines: `numbers` count from 1 in the whole log, `data` joins by newlines."""
+
+    numbers: Sequence[int]
+    data: bytes
+
+    def some(self, first: int, last: int) -> Lines:
+        """Those from index `first` to before index `last`."""
+        if first <= 0 and last >= len(self.numbers):
+            return self
+        first = max(0, first)
+        kept = self.data.split(b"\n")[first:last]
+        return Lines(self.numbers[first:last], b"\n".join(kept))
+
+    def of(self, name: str | None) -> Lines:
+        """Those that a derivation of that name wrote; all for None."""
+        if name is None:
+            return self
+        mark = re.escape(name.encode(errors="replace"))
+        numbers, found, at, number = [], [], 0, self.numbers[0]
+        for match in re.finditer(rb"^" + mark + rb"> .*", self.data, re.MULTILINE):
+            number += self.data.count(b"\n", at, match.start())
+            at = match.start()
+            numbers.append(number)
+            found.append(match[0])
+        return Lines(numbers, b"\n".join(found))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which part of a log: one derivation's lines, a range of numbers, or both.
+
+    `end` is the byte to stop before; `last` the last line number, None for the log's.
+    """
+
+    path: Path
+    end: int
+    name: str | None = None
+    first: int = 1
+    last: int | None = None
+
+    def lines(self) -> Iterator[Lines]:
+        """All of them in order, piece by piece; raises OSError when the log has gone."""
+        for piece in _pieces(self.path, self.end):
+            first, last = piece.numbers[0], piece.numbers[-1]
+            if self.last is not None and first > self.last:
+                return
+            if last < self.first:
+                continue
+            stop = len(piece.numbers) if self.last is None else self.last - first + 1
+            found = piece.some(self.first - first, stop)
+            # Nothing is left of it when the range ends before it begins.
+            if found.numbers and (found := found.of(self.name)).numbers:
+                yield found
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How many lines there are, and how many bytes with their newlines."""
+
+    lines: int
+    size: int
+
+    @property
+    def fits(self) -> bool:
+        return self.lines <= MOST_LINES and self.size <= MOST_BYTES
+
+
+def measure(part: Part) -> Extent:
+    """Count a part of a log."""
+    lines = size = 0
+    for piece in part.lines():
+        lines += len(piece.numbers)
+        size += len(piece.data) + 1
+    return Extent(lines, size)
+
+
+def ends(part: Part) -> Iterator[tuple[bool, Lines]]:
+    """(whether it is of the head, lines): all when they fit, else the two ends.
+
+    Of each end there is at least one line.
+    """
+    extent = measure(part)
+    if extent.fits:
+        yield from ((True, piece) for piece in part.lines())
+        return
+    lines = size = 0
+    for piece in part.lines():
+        count, sized = len(piece.numbers), len(piece.data) + 1
+        past_head = lines >= HEAD_LINES or size > HEAD_BYTES
+        before_tail = (
+            lines + count <= extent.lines - TAIL_LINES
+            or size + sized < extent.size - TAIL_BYTES
+        )
+        if not (past_head and before_tail) or lines + count == extent.lines:
+            yield from _at_the_ends(piece, lines, size, extent)
+        lines += count
+        size += sized
+
+
+def _at_the_ends(
+    piece: Lines, lines: int, size: int, extent: Extent
+) -> Iterator[tuple[bool, Lines]]:
+    """What of a piece belongs to an end; `lines` and `size` are those before it."""
+    head, tail = 0, len(piece.numbers)
+    for index, line in enumerate(piece.data.split(b"\n")):
+        ordinal, after = lines + index, size + len(line) + 1
+        in_tail = (
+            ordinal >= extent.lines - TAIL_LINES and size >= extent.size - TAIL_BYTES
+        )
+        if ordinal == 0 or (ordinal < HEAD_LINES and after <= HEAD_BYTES):
+            head = index + 1
+        elif in_tail or ordinal == extent.lines - 1:
+            tail = min(tail, index)
+        size = after
+    if head:
+        yield True, piece.some(0, head)
+    if tail < len(piece.numbers):
+        yield False, piece.some(tail, len(piece.numbers))
+
+
+def whole_lines(path: Path, size: int) -> int:
+    """Where the last whole line before byte `size` ends: what comes later is one's rest."""
+    with path.open("rb", buffering=0) as file:
+        end = size
+        while end > 0:
+            start = max(0, end - PIECE)
+            found = os.pread(file.fileno(), end - start, start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            end = start
+    return 0
+
+
+def newlines(path: Path, end: int) -> int:
+    """How many lines end before byte `end`."""
+    count = 0
+    with path.open("rb", buffering=0) as file:
+        while end > 0 and (piece := file.read(min(PIECE, end))):
+            count += piece.count(b"\n")
+            end -= len(piece)
+    return count
+
+
+def _pieces(path: Path, end: int) -> Iterator[Lines]:
+    """All lines before byte `end`; none is longer than ENDLESS and a piece."""
+    number, rest, skipping = 1, b"", False
+    with path.open("rb", buffering=0) as file:
+        while end > 0:
+            piece = file.read(min(PIECE, end))
+            if not piece:
+                raise OSError(f"{path} became shorter while it was read")
+            end -= len(piece)
+            if skipping:
+                _, newline, piece = piece.partition(b"\n")
+                if not newline:
+                    continue
+                skipping = False
+                piece = newline + piece
+            whole, newline, rest = (rest + piece).rpartition(b"\n")
+            if newline:
+                count = whole.count(b"\n") + 1
+                yield Lines(range(number, number + count), whole)
+                number += count
+            if len(rest) > ENDLESS:
+                rest, skipping = rest[:KEPT], True
+    if rest:
+        yield Lines(range(number, number + 1), rest)
