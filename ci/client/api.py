@@ -47,6 +47,10 @@ class Api:
     def build(self, number: int) -> Build:
         return Build(self.server.get(f"/builds/{number}"))
 
+    def detailed(self, build: Build) -> Build:
+        """The same with what is around it, as far as the server tells that."""
+        return build if build.detailed else self.build(build.number)
+
     def builds(self, **query: str | int | None) -> tuple[list[Build], int | None]:
         """A page, newest number first, and what to give as `before` for the next."""
         entry = mapping(self.server.get("/builds", query))
@@ -66,8 +70,19 @@ class Api:
 
     def waiting(self) -> list[Build]:
         """Everything that waits, of all repositories."""
-        answer = mapping(self.server.get("/build/status"))
-        return [Build(each) for each in sequence(answer, "queue")]
+        return self.at_work(None)[1]
+
+    def at_work(self, repo: str | None) -> tuple[list[Build], list[Build]]:
+        """What runs and what waits, of one repository or of all."""
+        answer = mapping(self.server.get("/build/status", {"repo": repo}))
+        runs, waits = (sequence(answer, key) for key in ("current", "queue"))
+        return [Build(each) for each in runs], [Build(each) for each in waits]
+
+    def last_lines(self, number: int, lines: int) -> list[str]:
+        """The end of a log as it is now."""
+        query: Query = {"build": number, "lines": lines}
+        found = sequence(mapping(self.server.get("/build/logs", query)), "logs")
+        return [each for each in found if isinstance(each, str)]
 
     def missed(self) -> tuple[int, int]:
         """Webhook deliveries of the last days that did not come, and how many came later."""

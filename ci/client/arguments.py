@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 
 from ci import __version__
@@ -23,7 +24,11 @@ ABOUT = {
     "retry": "build again what has ended",
     "pin": "keep a build and its results",
     "unpin": "let go of a pinned build",
+    "queue": "show what runs and what waits, and why",
+    "open": "open the page of a build",
     "doctor": "check the way to the server",
+    "address": "show which server is asked, and why that one",
+    "completion": "print what makes a shell complete all this",
 }
 
 
@@ -32,11 +37,22 @@ def parse(words: Words, arguments: Sequence[str]) -> argparse.Namespace:
     chosen = argparse.Namespace()
     verb = words.verb
     if verb is None:
-        chosen = _overview().parse_args(arguments)
+        chosen = parser(words, None).parse_args(arguments)
         verb, arguments = chosen.verb, chosen.rest
     if verb in options.TAKE_FIELDS:
         arguments = _joined(arguments)
-    return _parser(words, verb).parse_args(arguments, chosen)
+    if verb == "status":
+        # It has an option -1, so argparse takes -2 for an option as well.
+        arguments = [
+            f"#{each}" if re.fullmatch("-(?:[2-9]|[1-9][0-9])", each) else each
+            for each in arguments
+        ]
+    return parser(words, verb).parse_args(arguments, chosen)
+
+
+def parser(words: Words, verb: str | None) -> argparse.ArgumentParser:
+    """That of a verb, or of what stands before the verb."""
+    return _overview() if verb is None else _of_verb(words, verb)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -48,7 +64,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 def _overview() -> argparse.ArgumentParser:
-    verbs = "\n".join(f"  {verb:<9} {ABOUT[verb]}" for verb in VERBS)
+    verbs = "\n".join(f"  {verb:<11} {ABOUT[verb]}" for verb in VERBS)
     parser = _plain(
         CLIENT,
         "VERB …",
@@ -61,7 +77,7 @@ def _overview() -> argparse.ArgumentParser:
     return parser
 
 
-def _parser(words: Words, verb: str) -> argparse.ArgumentParser:
+def _of_verb(words: Words, verb: str) -> argparse.ArgumentParser:
     prog = words.name if words.verb else f"{CLIENT} {verb}"
     about = ABOUT[verb][0].upper() + ABOUT[verb][1:] + "."
     parser = _plain(prog, options.POSITIONAL[verb], about, EXPLAINED)

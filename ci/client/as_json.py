@@ -15,6 +15,12 @@ FIELDS = (
     *("attempt", "queued_at", "started_at", "finished_at", "seconds", "summary"),
     *("url", "pinned", "targets"),
 )
+AROUND = (
+    *("last_good", "broken_since", "newest", "older", "newer", "expected_seconds"),
+    *("waits", "waited_seconds", "derivations", "steps", "errors", "reproduce"),
+    *("fetchable", "compare", "log", "log_removed", "attempts"),
+)
+"""What the server tells of one build, and not of those in a list."""
 FAILED = "failed"
 """A field of our own: the names of the targets that failed."""
 

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import re
 
-from ci.client.text import printable, timestamp
+from ci.client.text import one_line, plain_lines, printable, timestamp
 
 FINAL = frozenset({"succeeded", "failed", "error", "cancelled", "skipped"})
+
+
+SHORTEST = 4
+"""A shorter line may be a part of any message."""
+TELLING = 12
+"""A shorter part of a message may be a part of any line."""
 
 
 class Malformed(ValueError):
@@ -36,8 +42,48 @@ class Target:
         return self.state in FINAL
 
 
+class Excerpt:
+    """The lines of a log that say why a target failed, most of them before the message.
+
+    `line` is where that is in the log, from 1 on; None when the log does not hold it.
+    `target` is empty when the build failed before it had targets.
+    """
+
+    def __init__(self, raw: object) -> None:
+        entry = mapping(raw)
+        self.target = text(entry, "target")
+        self.line = optional_whole(entry, "line")
+        said = sequence(entry, "lines")
+        self.lines = [
+            row for each in said if isinstance(each, str) for row in plain_lines(each)
+        ]
+
+    def telling(self, error: str, rows: int) -> list[str]:
+        """So many of the lines, with the one that `error` repeats; none if it is not there.
+
+        `error` is what the server says of the target.
+        """
+        said = one_line(error)
+        at = -1
+        for index, line in enumerate(self.lines):
+            bare = one_line(line).removeprefix("error: ")
+            held = bare in said and len(bare) >= SHORTEST
+            if held or any(part in bare for part in _parts(said)):
+                at = index
+        if at < 0:
+            return []
+        if self.lines[at].startswith("error:"):
+            # An evaluation says behind its message where it was.
+            return self.lines[at:][:rows]
+        return self.lines[max(0, at + 1 - rows) : at + 1]
+
+
 class Build:
-    """One commit of one repository; times are seconds since the epoch or None."""
+    """One commit of one repository; times are seconds since the epoch or None.
+
+    What an older server does not tell is None or empty; `detailed` when it told what is
+    around the build, which no list of builds has.
+    """
 
     def __init__(self, raw: object) -> None:
         entry = mapping(raw)
@@ -61,6 +107,13 @@ class Build:
             for key in ("queued_at", "started_at", "finished_at")
         }
         self.targets = [Target(each) for each in sequence(entry, "targets")]
+        self.detailed = "last_good" in entry
+        self.last_good = optional_whole(entry, "last_good")
+        self.broken_since = optional_whole(entry, "broken_since")
+        self.expected = number(entry, "expected_seconds")
+        self.waits = one_line(optional_text(entry, "waits") or "")
+        told = sequence(entry, "errors") if "errors" in entry else []
+        self.excerpts = [Excerpt(each) for each in told]
 
     @property
     def final(self) -> bool:
@@ -82,18 +135,36 @@ class Build:
         times = self.times
         return times["finished_at"] or times["started_at"] or times["queued_at"]
 
+    def excerpt(self, target: Target | None) -> Excerpt | None:
+        """What the log says of what failed; None: nothing. No target: of the whole."""
+        name = "" if target is None else target.own_name
+        for each in self.excerpts:
+            if each.target == name and each.lines and each.line is not None:
+                return each
+        return None
+
     def own(self, key: str) -> str | None:
         """A string of the answer as it came."""
         return optional_text(self.raw, key)
 
 
 class Repository:
-    """What the server builds: its name, and where from."""
+    """What the server builds: its name, where from, and the branches it watches."""
 
     def __init__(self, raw: object) -> None:
         entry = mapping(raw)
         self.name = text(entry, "name")
         self.url = text(entry, "url")
+        told = sequence(entry, "branches") if "branches" in entry else []
+        self.branches = [each for each in told if isinstance(each, str)]
+
+
+def _parts(message: str) -> list[str]:
+    """The message, and what is left behind each of its colons."""
+    parts = [message]
+    while len(rest := parts[-1].partition(": ")[2]) >= TELLING:
+        parts.append(rest)
+    return [part.removesuffix("…") for part in parts if len(part) >= TELLING]
 
 
 def mapping(value: object) -> dict[str, object]:
@@ -126,6 +197,10 @@ def whole(entry: dict[str, object], key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise Malformed(f"{key} is not a whole number")
     return value
+
+
+def optional_whole(entry: dict[str, object], key: str) -> int | None:
+    return None if entry.get(key) is None else whole(entry, key)
 
 
 def number(entry: dict[str, object], key: str) -> float | None:

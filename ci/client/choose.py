@@ -33,12 +33,12 @@ class Chooser:
         """The build that `name` means; raises Failure (not found, usage)."""
         if name is None:
             return self._here()
+        name = name.removeprefix("#")
         back = 1 if name == "last" else _back(name)
         if back:
             return self._newest(self.repository(), None, back)
         if "://" in name:
             return self._pasted(name)
-        name = name.removeprefix("#")
         if re.fullmatch(r"[1-9][0-9]{0,15}", name):
             return self._numbered(name)
         if is_sha(name) and (found := self._commit(name)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from importlib import import_module
@@ -14,11 +15,13 @@ from ci.client.session import Session
 from ci.client.terminal import Screen
 from ci.client.words import Words
 
+HIDDEN = "__complete"
+
 
 def main() -> int:
     """Run the verb of argv; returns the exit code."""
     words = Words(sys.argv[0])
-    arguments = parse(words, sys.argv[1:])
+    arguments = _arguments(words, sys.argv[1:])
     session: Session | None = None
     try:
         session = Session(arguments, words, os.environ)
@@ -27,6 +30,15 @@ def main() -> int:
         screen = session.screen if session else Screen(words.name, os.environ)
         screen.fail(failure.sentence)
         return failure.code
+
+
+def _arguments(words: Words, given: list[str]) -> argparse.Namespace:
+    """What was typed, or what a shell asks us about what is being typed."""
+    if given[:1] != [HIDDEN]:
+        return parse(words, given)
+    from ci.client import complete
+
+    return complete.parse(given[1:])
 
 
 def _run(session: Session) -> int:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from ci.client.text import duration, timestamp
 
 STATES = ("queued", "running", "succeeded", "failed", "error", "cancelled", "skipped")
+SHELLS = ("bash", "zsh", "fish")
 TAKE_FIELDS = frozenset(
-    {"trigger", "status", "history", "cancel", "retry", "pin", "unpin"}
+    {"trigger", "status", "history", "cancel", "retry", "pin", "unpin", "queue"}
 )
 BUILD = "412, last, -1, a SHA (7 digits or more), a branch, or a build's URL"
 HERE = "default: the build of HEAD in a checkout, else the newest"
@@ -25,7 +26,11 @@ POSITIONAL = {
     "retry": "BUILD",
     "pin": "BUILD",
     "unpin": "BUILD",
+    "queue": "",
+    "open": "[BUILD]",
     "doctor": "",
+    "address": "",
+    "completion": "SHELL",
 }
 
 Parser = argparse.ArgumentParser
@@ -111,7 +116,8 @@ def _history(parser: Parser) -> None:
     add = parser.add_argument
     add("-n", "--limit", type=count, metavar="N", help="so many (default: 20)")
     add("--branch", metavar="NAME", help="of one branch")
-    add("--status", "--state", choices=STATES, help="in this state")
+    states = ", ".join(STATES)
+    add("--status", "--state", choices=STATES, metavar="STATE", help=states)
     add("--since", type=since, metavar="WHEN", help="2d, 12h or 2026-11-20")
     _add_json(parser, "a list of BUILD as JSON")
 
@@ -124,6 +130,22 @@ def _change(parser: Parser) -> None:
 def _retry(parser: Parser) -> None:
     _add_build(parser, required=True)
     _add_waiting(parser)
+
+
+def _queue(parser: Parser) -> None:
+    _add_json(parser, "a list of BUILD as JSON")
+
+
+def _address(parser: Parser) -> None:
+    parser.add_argument(
+        "--json", action="store_true", help='{"server": "…", "source": "…"}'
+    )
+
+
+def _completion(parser: Parser) -> None:
+    parser.add_argument(
+        "shell", choices=SHELLS, metavar="SHELL", help="bash, zsh, fish"
+    )
 
 
 def _doctor(parser: Parser) -> None:
@@ -139,7 +161,11 @@ ADD: dict[str, Callable[[Parser], None]] = {
     "retry": _retry,
     "pin": _change,
     "unpin": _change,
+    "queue": _queue,
+    "open": _add_build,
     "doctor": _doctor,
+    "address": _address,
+    "completion": _completion,
 }
 
 

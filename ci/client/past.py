@@ -1,14 +1,18 @@
-"""What the builds before one tell: since when it is broken, how long one takes.
+"""What the builds around one tell: since when it is broken, how long one takes.
 
-The order is that of the build numbers, which is nearly always that of the commits.
+The server knows. One that is too old to tell is asked for the builds before, and their
+order is then that of the numbers, which is nearly always that of the commits.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from ci.client import text
 from ci.client.api import Api
 from ci.client.builds import Build
+from ci.client.exits import Failure
 from ci.client.look import SHORT_SHA
-from ci.client.text import human_seconds, timestamp
 
 BEFORE = 30
 TYPICAL = 9
@@ -17,43 +21,70 @@ TYPICAL = 9
 class Past:
     """`since` is the first failure after `good`, the last success; `left` in seconds.
 
-    All are None where they say nothing.
+    All are None where they say nothing; both builds are numbers, `sha` is the commit of
+    `since` if it is known. `waits` is why it does not run yet, or empty.
     """
 
     def __init__(
         self,
         *,
-        since: Build | None = None,
-        good: Build | None = None,
+        since: int | None = None,
+        sha: str = "",
+        good: int | None = None,
         left: float | None = None,
+        waits: str = "",
     ) -> None:
         self.since = since
+        self.sha = sha
         self.good = good
         self.left = left
+        self.waits = waits
 
     def lines(self, build: Build) -> list[str]:
         """`broken since #410 (77aa012); last good #409`, `≈ 1m 30s left`."""
-        if self.left is not None:
-            left = human_seconds(self.left)
-            return [f"≈ {left} left" if build.state == "running" else f"takes ≈ {left}"]
-        if self.good is None:
+        if not build.final:
+            return [*_waiting(self.waits), *_expected(build, self.left)]
+        first = self.since is None or self.since == build.number
+        if self.good is None and first:
             return []
-        good = f"last good #{self.good.number}"
-        if self.since is None or self.since.number == build.number:
+        good = f"last good #{self.good}" if self.good else "none was good before"
+        if first:
             return [f"broken by this commit; {good}"]
-        since = f"#{self.since.number} ({self.since.sha[:SHORT_SHA]})"
-        return [f"broken since {since}; {good}"]
+        sha = f" ({self.sha[:SHORT_SHA]})" if self.sha else ""
+        return [f"broken since #{self.since}{sha}; {good}"]
+
+
+def _expected(build: Build, left: float | None) -> list[str]:
+    if left is None:
+        return []
+    words = text.human_seconds(left)
+    return [f"≈ {words} left" if build.state == "running" else f"takes ≈ {words}"]
+
+
+def _waiting(reason: str) -> list[str]:
+    return [f"waits: {reason}"] if reason else []
 
 
 def look_back(api: Api, build: Build) -> Past | None:
     """What is worth saying of a failed, running or waiting build; None for others."""
+    if build.state != "failed" and build.final:
+        return None
+    if build.detailed:
+        return _told(api, build)
     if build.own("branch") is None:
         return None
     if build.state == "failed":
         return _broken(api, build)
-    if not build.final:
-        return _remaining(api, build)
-    return None
+    return Past(left=remaining(build, typical(api, build), api.server.now()))
+
+
+def remaining(build: Build, usual: float | None, now: float) -> float | None:
+    """Seconds until the end of what usually takes so long; None when that is over."""
+    if usual is None or build.state == "queued":
+        return usual
+    started = text.timestamp(build.last_news)
+    left = usual - (now - started) if started is not None else 0.0
+    return left if left >= 1 else None
 
 
 def typical(api: Api, build: Build) -> float | None:
@@ -66,6 +97,23 @@ def typical(api: Api, build: Build) -> float | None:
     return times[len(times) // 2] if times else None
 
 
+def expected(api: Api, build: Build) -> float | None:
+    """How many seconds such a build takes, as the server says or as we find out."""
+    return build.expected if build.detailed else typical(api, build)
+
+
+def _told(api: Api, build: Build) -> Past:
+    """What the server says itself; of the first failure it says the number only."""
+    if not build.final:
+        left = remaining(build, build.expected, api.server.now())
+        return Past(left=left, waits=build.waits if build.state == "queued" else "")
+    since, sha = build.broken_since, ""
+    if since is not None and since != build.number:
+        with suppress(Failure):
+            sha = api.build(since).sha
+    return Past(since=since, sha=sha, good=build.last_good)
+
+
 def _broken(api: Api, build: Build) -> Past:
     since = build
     found, _ = api.builds(
@@ -76,16 +124,7 @@ def _broken(api: Api, build: Build) -> Past:
     )
     for each in found:
         if each.state == "succeeded":
-            return Past(since=since, good=each)
+            return Past(since=since.number, sha=since.sha, good=each.number)
         if each.state == "failed":
             since = each
     return Past()
-
-
-def _remaining(api: Api, build: Build) -> Past:
-    whole = typical(api, build)
-    if whole is None or build.state == "queued":
-        return Past(left=whole)
-    started = timestamp(build.last_news)
-    left = whole - (api.server.now() - started) if started is not None else 0.0
-    return Past(left=left if left >= 1 else None)

@@ -52,7 +52,7 @@ class Lines:
     """Whole lines as `line` renders them; with `last`, only so many, at the end.
 
     A line may come in pieces, from several connections. One that is longer than
-    LONGEST_LINE is broken there.
+    LONGEST_LINE is broken there. `total` counts all, `matched` those that were wanted.
     """
 
     def __init__(
@@ -70,6 +70,8 @@ class Lines:
         self._rest = b""
         self.left_out = 0
         self.empty = True
+        self.total = 0
+        self.matched = 0
 
     def write(self, data: bytes) -> None:
         *whole, self._rest = (self._rest + data).split(b"\n")
@@ -78,11 +80,15 @@ class Lines:
             self._rest = b""
         self._print(whole)
 
-    def end(self) -> None:
-        """Print what has no line end, and what was kept for the end."""
+    def close(self) -> None:
+        """Nothing comes any more: what has no line end is a line."""
         if self._rest:
             self._print([self._rest])
             self._rest = b""
+
+    def end(self) -> None:
+        """Print what has no line end, and what was kept for the end."""
+        self.close()
         if self._kept:
             self._side.lines(self._kept)
             self._kept.clear()
@@ -93,6 +99,8 @@ class Lines:
             for line in (each.decode("utf-8", "backslashreplace") for each in raw)
             if self._matching is None or self._matching.search(bare(line))
         ]
+        self.total += len(raw)
+        self.matched += len(lines)
         self.empty = self.empty and not lines
         if self._kept is not None:
             self.left_out += _overflow(self._kept, len(lines))

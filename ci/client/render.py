@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections import Counter
 
 from ci.client import text
-from ci.client.builds import Build
+from ci.client.builds import Build, Target
 from ci.client.look import MARKS, STYLES, Look, where
 from ci.client.past import Past
 
 TITLE = 18
 REASON_LINES = 3
 INDENT = "  "
+DEEP = "      "
 
 _ORDER = ("succeeded", "failed", "error", "running", "queued", "cancelled", "skipped")
 
@@ -127,15 +128,27 @@ def _why(build: Build, look: Look) -> list[str]:
     failing = build.failing
     if not failing:
         return [] if build.state == "succeeded" else _reason(build.summary, look)
-    shown, rows = (failing, 2) if len(failing) == 1 else (failing[:2], 1)
+    shown = failing[:2]
+    # So many rows for each, that the whole has eight lines at most.
+    rows = {1: [3], 2: [1, 1]}.get(len(failing), [1, 0])
     lines = []
-    for target in shown:
+    for target, most in zip(shown, rows, strict=True):
         lines.append(INDENT + look.target(target, look.width - len(INDENT)))
-        said = text.one_line(target.error)
-        lines += ["      " + row for row in text.wrap(said, look.width - 6, rows)]
+        said = _said(build, target, look.width - len(DEEP), most) if most else []
+        lines += [DEEP + row for row in said]
     if len(failing) > len(shown):
         lines.append(f"{INDENT}… and {len(failing) - len(shown)} more")
     return lines
+
+
+def _said(build: Build, target: Target, columns: int, rows: int) -> list[str]:
+    """The lines of the log that say why, else the server's words for it."""
+    excerpt = build.excerpt(target)
+    shown = excerpt.telling(target.error, rows) if excerpt else []
+    if not shown:
+        return text.wrap(text.one_line(target.error), columns, min(rows, 2))
+    margin = min(len(row) - len(row.lstrip()) for row in shown)
+    return [text.cut(row[margin:], columns) for row in shown]
 
 
 def _reason(summary: str, look: Look) -> list[str]:
@@ -149,13 +162,26 @@ def _next(build: Build, look: Look) -> list[str]:
     if not build.final:
         return links("follow", words.command("logs", "-f", number), build.url, look)
     if build.state == "failed":
-        target = [each.own_name for each in build.failing[:1]]
-        return links("log", words.command("logs", number, *target), build.url, look)
+        target = build.failing[:1]
+        command = words.command("logs", number, *(each.own_name for each in target))
+        return links("log", command, _page(build, target, look), look)
     if build.state == "error":
         return links("log", words.command("logs", number), build.url, look)
     if build.state in ("cancelled", "skipped"):
         return links("again", words.command("retry", number), build.url, look)
     return [INDENT + build.url]
+
+
+def _page(build: Build, failing: list[Target], look: Look) -> str:
+    """Where to look: at the line of the log that says why, else at the build.
+
+    The shorter of the two where the other would be broken.
+    """
+    excerpt = build.excerpt(failing[0] if failing else None)
+    if excerpt is None:
+        return build.url
+    url = f"{build.url}/log#L{excerpt.line}"
+    return url if len(INDENT + url) <= look.width else build.url
 
 
 def links(label: str, command: str, url: str, look: Look) -> list[str]:

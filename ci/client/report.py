@@ -5,10 +5,11 @@ Each way loads what it needs when it is taken: `bs` in a prompt must start at on
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from ci.client import as_json, exits
-from ci.client.builds import Build, Target
+from ci.client.builds import Build
 from ci.client.exits import Exit, Failure
 from ci.client.look import life_sign, record, target_record
 from ci.client.session import Session
@@ -34,7 +35,7 @@ def show_json(session: Session, build: Build | None, *, pretty: bool) -> None:
 
 def show_queued(session: Session, build: Build, *, again: bool = False) -> None:
     """What we have just queued, for people, with what they may expect."""
-    from ci.client.past import typical
+    from ci.client.past import expected
     from ci.client.render import queued
 
     others, usual = 0, None
@@ -42,7 +43,7 @@ def show_queued(session: Session, build: Build, *, again: bool = False) -> None:
     with suppress(Failure):
         waiting = session.api.waiting()
         others = sum(each.number != build.number for each in waiting)
-        usual = typical(session.api, build)
+        usual = expected(session.api, build)
     lines = queued(build, session.look(), others=others, usual=usual, again=again)
     session.screen.out.lines(lines)
 
@@ -52,35 +53,72 @@ def wait(session: Session, build: Build, *, fail_fast: bool = False) -> Exit:
 
     With JSON every change is a BUILD on a line of its own.
     """
+    if session.arguments.json is not None:
+        # So that all lines have the same keys.
+        with suppress(Failure):
+            build = session.api.detailed(build)
     if build.final:
         show(session, build)
         return exits.of_state(build.state)
+
+    def until(found: Build) -> bool:
+        return found.final or (fail_fast and _has_failed(found))
+
+    try:
+        last = _watch(session, build, until)
+    except KeyboardInterrupt:
+        return session.detached(build, "status", "-w", str(build.number))
+    if session.arguments.json is None:
+        show(session, last)
+    return exits.of_state(last.state) if last.final else Exit.FAILED
+
+
+def _watch(session: Session, build: Build, until: Callable[[Build], bool]) -> Build:
+    """Tell the news in the way of this run, until it is over."""
     from ci.client.watch import watch
 
-    as_lines = session.arguments.json is not None
+    out, as_lines = session.screen.out, session.arguments.json is not None
+    if out.draws and not as_lines:
+        return _watch_live(session, build, until)
 
     def tell(found: Build, before: Build | None) -> None:
         if as_lines:
             show_json(session, found, pretty=False)
-        elif session.screen.out.tty:
+        elif out.tty:
             _tell_people(session, found, before)
         else:
             _tell_programs(session, found, before)
 
-    try:
-        last = watch(
+    return watch(
+        session.api,
+        build,
+        tell,
+        patience=session.patience(),
+        heartbeat=session.heartbeat(),
+        until=until,
+    )
+
+
+def _watch_live(
+    session: Session, build: Build, until: Callable[[Build], bool]
+) -> Build:
+    """The same on a terminal that can be drawn on."""
+    from ci.client.live import Live
+    from ci.client.region import Region
+    from ci.client.watch import watch
+
+    with Region(session.screen) as region:
+        live = Live(session, region)
+        return watch(
             session.api,
             build,
-            tell,
-            patience=session.patience(),
+            live.tell,
+            seen=live.seen,
+            pause_for=live.pause,
+            patience=session.patience(live.pause),
             heartbeat=session.heartbeat(),
-            until=lambda found: found.final or (fail_fast and _has_failed(found)),
+            until=until,
         )
-    except KeyboardInterrupt:
-        return session.detached(build, "status", "-w", str(build.number))
-    if not as_lines:
-        show(session, last)
-    return exits.of_state(last.state) if last.final else Exit.FAILED
 
 
 def follow(session: Session, build: Build) -> Exit:
@@ -113,39 +151,35 @@ def _show_block(session: Session, build: Build, side: Side) -> None:
 
     past = None
     with suppress(Failure):
+        build = session.api.detailed(build)
         past = look_back(session.api, build)
     side.lines(block(build, session.look(side), past))
 
 
 def _tell_people(session: Session, build: Build, before: Build | None) -> None:
     from ci.client.render import headline
+    from ci.client.watch import just_ended
 
     out, look = session.screen.out, session.look()
     if before is None:
         out.lines(headline(build, look))
     elif not build.final and _moved(build, before):
         out.line(f"{look.mark(build.state)} {life_sign(build, look.now)}")
-    for target in _just_ended(build, before):
+    for target in just_ended(build, before):
         out.line(look.target(target, error=True))
 
 
 def _tell_programs(session: Session, build: Build, before: Build | None) -> None:
+    from ci.client.watch import just_ended
+
     if before is None or (not build.final and _moved(build, before)):
         session.screen.hint(life_sign(build, session.server.now()))
-    for target in _just_ended(build, before):
+    for target in just_ended(build, before):
         session.screen.out.line(target_record(target))
 
 
 def _moved(build: Build, before: Build) -> bool:
     return (build.state, build.attempt) != (before.state, before.attempt)
-
-
-def _just_ended(build: Build, before: Build | None) -> list[Target]:
-    """What has ended since; a new attempt begins anew."""
-    known: set[str] = set()
-    if before is not None and before.attempt == build.attempt:
-        known = {each.name for each in before.targets if each.final}
-    return [each for each in build.targets if each.final and each.name not in known]
 
 
 def _has_failed(build: Build) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from ci.client import address
 from ci.client.api import Api
@@ -52,12 +53,12 @@ class Session:
     def look(self, side: Side | None = None) -> Look:
         return Look(side or self.screen.out, self.words, self.server.now())
 
-    def patience(self) -> Patience:
-        return Patience(self.screen.hint)
+    def patience(self, pause: Callable[[float], None] = time.sleep) -> Patience:
+        return Patience(self.screen.hint, pause=pause)
 
     def heartbeat(self) -> Heartbeat:
-        """Off a terminal only: on one, its reader sees that we wait."""
-        alive = not self.screen.out.tty
+        """Not where the cursor can be moved: there, its reader sees that we wait."""
+        alive = not self.screen.out.draws
         return Heartbeat(SILENCE, self.screen.hint if alive else None)
 
     def detached(self, build: Build, verb: str, *arguments: str) -> Exit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ci.client.text import width, wrap
 
@@ -35,13 +35,33 @@ class Side:
             self.discard()
         self._file = open(descriptor, "wb", closefd=False)  # noqa: SIM115
         self.tty = self._file.isatty()
-        self.width = columns(descriptor, environ) if self.tty else WIDTH
+        self._environ = environ
+        self.width = WIDTH
+        self.measure()
+        self.make_room: Callable[[], None] | None = None
+        """Takes away what is drawn at the end of the terminal, before a line comes."""
         self.colour = wants_colour(colour, environ, self.tty)
         self._encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
 
+    @property
+    def draws(self) -> bool:
+        """Whether it is a terminal on which the cursor can be moved."""
+        return self.tty and self._environ.get("TERM", "") not in ("", "dumb")
+
+    def measure(self) -> None:
+        """Look how wide the terminal is now."""
+        if self.tty:
+            self.width = columns(self.descriptor, self._environ)
+
+    def encoded(self, text: str) -> bytes:
+        """As this side takes it; what it has no character for is `?`."""
+        return text.encode(self._encoding, "replace")
+
     def line(self, text: str) -> None:
         """One line, at once."""
-        self.write(text.encode(self._encoding, "replace") + b"\n")
+        if self.make_room is not None:
+            self.make_room()
+        self.write(self.encoded(text) + b"\n")
         self.flush()
 
     def lines(self, lines: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from ci.client.api import Api
-from ci.client.builds import Build
+from ci.client.builds import Build, Target
 from ci.client.exits import Failure
 from ci.client.look import life_sign
 from ci.client.patience import Heartbeat, Patience
@@ -22,13 +22,16 @@ def watch(
     build: Build,
     tell: Tell,
     *,
+    seen: Callable[[Build], None] = lambda build: None,
     patience: Patience,
     heartbeat: Heartbeat,
     until: Callable[[Build], bool] = lambda build: build.final,
+    pause_for: Callable[[float], None] = time.sleep,
 ) -> Build:
     """Look at the build until `until` holds; `tell` gets each change and what was before.
 
-    Soon after something happened it is looked at more often: more may happen.
+    Soon after something happened it is looked at more often: more may happen. `seen` gets
+    every answer, and `pause_for` is how the time between two is spent.
     """
     before: Build | None = None
     pause = FIRST_LOOK
@@ -40,7 +43,8 @@ def watch(
         if until(build):
             return build
         heartbeat.beat(life_sign(build, api.server.now()))
-        time.sleep(pause)
+        seen(build)
+        pause_for(pause)
         pause = min(pause * 1.5, LONGEST_LOOK)
         try:
             build = api.build(build.number)
@@ -56,3 +60,11 @@ def news(build: Build) -> tuple[object, ...]:
         build.attempt,
         [each.name for each in build.targets if each.final],
     )
+
+
+def just_ended(build: Build, before: Build | None) -> list[Target]:
+    """What has ended since; a new attempt begins anew."""
+    known: set[str] = set()
+    if before is not None and before.attempt == build.attempt:
+        known = {each.name for each in before.targets if each.final}
+    return [each for each in build.targets if each.final and each.name not in known]

@@ -14,7 +14,7 @@ from ci.client.text import printable
 CLIENT = "build-client"
 VERBS = (
     *("trigger", "status", "logs", "history", "cancel", "retry", "pin", "unpin"),
-    "doctor",
+    *("queue", "open", "doctor", "address", "completion"),
 )
 
 _SHORT = {"trigger": "bt", "status": "bs", "logs": "bl"}

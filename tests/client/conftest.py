@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from ci.adapters.metrics import Metrics
 from ci.serve.service import SERVICE
 from tests.client.programs import Programs
 from tests.fakes import tree
-from tests.serve.conftest import Served, served
+from tests.serve.conftest import VERSION, Served, served
 
 __all__ = ["served"]
 
@@ -49,10 +50,15 @@ class House(Programs):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def application(self) -> web.Application:
+        """That of another process over the same history, which counts anew."""
+        self.served.metrics = Metrics(VERSION)
+        return self.served.application()
+
     async def open(self) -> None:
         """Start the server, on the port that it had before if it had one."""
         self._runner = web.AppRunner(
-            self.served.application(), handler_cancellation=True, shutdown_timeout=0.1
+            self.application(), handler_cancellation=True, shutdown_timeout=0.1
         )
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
@@ -127,6 +133,8 @@ def programs(tmp_path: Path, bytecode: Path) -> Programs:
         (directory / name).symlink_to(program)
     environ = {
         "PATH": os.environ["PATH"],
+        # Nothing may open a browser.
+        "BROWSER": "true",
         "HOME": str(tmp_path),
         "LANG": "C.UTF-8",
         "TERM": "xterm-256color",

@@ -40,6 +40,11 @@ LOG = b"".join(
     b"web-test> request %d\nhello> compiling %d\n" % (number, number)
     for number in range(300)
 )
+TRACE = (
+    b"web-test> Traceback (most recent call last):\n"
+    b'web-test>   File "page.py", line 12, in test_page\n'
+    b"web-test> AssertionError: expected 200, got 500\n"
+)
 
 
 async def fill(house: House) -> None:
@@ -78,7 +83,7 @@ async def fill(house: House) -> None:
         BuildState.FAILED,
         targets=(*good, WEB_TEST, *others),
         title="web: add page",
-        log=LOG,
+        log=LOG + TRACE,
     )
     await _date(house, build, 6.5 * 60)
     build = await add(

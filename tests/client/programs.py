@@ -7,12 +7,16 @@ import fcntl
 import os
 import struct
 import termios
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import pyte
 
 DEADLINE = 20.0
 AT_ONCE = 3
+LINES = 24
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,19 @@ class Ran:
 
 
 class Terminal:
-    """What a running client has shown on its terminal so far."""
+    """What a running client has shown on its terminal so far.
 
-    def __init__(self, process: asyncio.subprocess.Process, master: int) -> None:
-        self._process = process
+    `screen` is what its reader sees of that, `scrolled` with what has left it on top.
+    """
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, master: int, columns: int
+    ) -> None:
+        self.process = process
         self._master = master
         self._shown = b""
+        self.screen = pyte.HistoryScreen(columns, LINES, history=1000)
+        self._stream = pyte.ByteStream(self.screen)
         self._more = asyncio.Event()
         self._over = False
         asyncio.get_running_loop().add_reader(master, self._read)
@@ -43,12 +54,49 @@ class Terminal:
                 self._more.clear()
                 await self._more.wait()
 
+    async def sees(self, condition: Callable[[list[str]], bool]) -> list[str]:
+        """The lines on the screen, when they are so."""
+        async with asyncio.timeout(DEADLINE):
+            while not condition(self.lines):
+                assert not self._over, self._shown
+                self._more.clear()
+                await self._more.wait()
+        return self.lines
+
+    @property
+    def lines(self) -> list[str]:
+        """What stands on the screen, without the empty lines below it."""
+        shown = [line.rstrip() for line in self.screen.display]
+        while shown and not shown[-1]:
+            shown.pop()
+        return shown
+
+    @property
+    def shown(self) -> bytes:
+        return self._shown
+
+    @property
+    def scrolled(self) -> list[str]:
+        gone = [
+            "".join(row[x].data for x in range(self.screen.columns)).rstrip()
+            for row in self.screen.history.top
+        ]
+        return [*gone, *self.lines]
+
+    def resize(self, columns: int, lines: int = LINES) -> None:
+        """As when a window is made larger or smaller."""
+        self.screen.resize(lines, columns)
+        _set_size(self._master, columns, lines)
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._master, keys)
+
     async def end(self) -> Ran:
         async with asyncio.timeout(DEADLINE):
             while not self._over:
                 self._more.clear()
                 await self._more.wait()
-            code = await self._process.wait()
+            code = await self.process.wait()
         return Ran(code, self._shown.decode().replace("\r\n", "\n"))
 
     def _read(self) -> None:
@@ -58,6 +106,7 @@ class Terminal:
             # Linux says EIO where others say end of file.
             part = b""
         self._shown += part
+        self._stream.feed(part)
         self._more.set()
         if not part:
             self._over = True
@@ -111,7 +160,7 @@ class Programs:
         self, *argv: str, columns: int = 80, **environ: str
     ) -> Terminal:
         master, slave = os.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+        _set_size(slave, columns, LINES)
         try:
             process = await asyncio.create_subprocess_exec(
                 self.directory / argv[0],
@@ -121,10 +170,18 @@ class Programs:
                 stdin=slave,
                 stdout=slave,
                 stderr=slave,
+                # So that Ctrl-C and a new size come as signals.
+                start_new_session=True,
+                preexec_fn=partial(fcntl.ioctl, slave, termios.TIOCSCTTY, 0),
             )
         finally:
             os.close(slave)
-        return Terminal(process, master)
+        return Terminal(process, master, columns)
+
+
+def _set_size(descriptor: int, columns: int, lines: int) -> None:
+    size = struct.pack("4H", lines, columns, 0, 0)
+    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, size)
 
 
 async def next_line(process: asyncio.subprocess.Process) -> str:

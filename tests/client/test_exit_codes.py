@@ -95,6 +95,8 @@ USAGE = [
     ["build-client", "cancel"],
     ["build-client", "history", "--since", "yesterday"],
     ["build-client", "history", "--status", "great"],
+    ["build-client", "completion"],
+    ["build-client", "completion", "tcsh"],
     ["bs", "--timeout", "0"],
     ["bs", "--server", "ftp://x/"],
     ["bs", "--server", "http://user:secret@x/"],
@@ -114,6 +116,8 @@ NOT_FOUND = [
     ["bl", "-2"],
     ["bt", "-R", "owner/other"],
     ["build-client", "cancel", "99"],
+    ["build-client", "open", "99"],
+    ["build-client", "queue", "-R", "owner/other"],
     ["build-client", "history", "-R", "owner/other"],
 ]
 

@@ -32,6 +32,9 @@ bs 414
 bs 415
 bs
 bs -1 412
+build-client queue
+build-client open 412
+build-client address
 build-client history
 build-client history --branch main
 bl 412 -n 3
@@ -57,7 +60,7 @@ REPLIES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-async def _gallery(house: House, columns: int | None) -> str:
+async def _gallery(house: House, columns: int | None, **environ: str) -> str:
     """Each command as it was typed, what it said, and its exit code."""
     await fill(house)
     commands = [shlex.split(command) for command in COMMANDS.splitlines()]
@@ -65,7 +68,10 @@ async def _gallery(house: House, columns: int | None) -> str:
         if columns is None:
             ran = await house.run_all(commands)
         else:
-            ran = [await house.on_terminal(*argv, columns=columns) for argv in commands]
+            ran = [
+                await house.on_terminal(*argv, columns=columns, **environ)
+                for argv in commands
+            ]
     shown = []
     for command, each in zip(COMMANDS.splitlines(), ran, strict=True):
         said = "".join(f"2> {line}\n" for line in each.err.splitlines())
@@ -86,10 +92,12 @@ def _compare(shown: str, name: str) -> None:
     assert shown.splitlines() == golden.read_text().splitlines()
 
 
-@pytest.mark.parametrize("columns", [80, 40])
-async def test_terminal(house: House, columns: int) -> None:
-    shown = await _gallery(house, columns)
-    assert re.search(ESCAPE, shown)
+@pytest.mark.parametrize(
+    ("columns", "environ"), [(80, {}), (40, {}), (80, {"NO_COLOR": "1"})]
+)
+async def test_terminal(house: House, columns: int, environ: dict[str, str]) -> None:
+    shown = await _gallery(house, columns, **environ)
+    assert bool(re.search(ESCAPE, shown)) is not bool(environ)
     plain = re.sub(ESCAPE, "", shown)
     _compare(plain, f"terminal-{columns}.txt")
     too_wide = [line for line in plain.splitlines() if _is_too_wide(line, columns)]
@@ -98,7 +106,9 @@ async def test_terminal(house: House, columns: int) -> None:
 
 
 def _is_too_wide(line: str, columns: int) -> bool:
-    return not line.startswith("$ ") and width(line) > columns
+    """Lines of a log are as long as they are."""
+    told = not line.startswith(("$ ", "web-test> "))
+    return told and width(line) > columns
 
 
 def _known_removed(char: str) -> str:

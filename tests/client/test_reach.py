@@ -277,7 +277,7 @@ async def test_unknown_name(programs: Programs) -> None:
 
 async def test_server_behind_a_unix_socket(house: House, tmp_path: Path) -> None:
     await house.served.add(1, BuildState.SUCCEEDED)
-    runner = web.AppRunner(house.served.application())
+    runner = web.AppRunner(house.application())
     await runner.setup()
     path = tmp_path / "socket"
     await web.UnixSite(runner, str(path)).start()

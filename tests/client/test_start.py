@@ -44,6 +44,11 @@ RUNS = 5
         ["doctor"],
         ["cancel", "1"],
         ["--server", "unix:/none", "trigger"],
+        ["queue"],
+        ["open", "1"],
+        ["address"],
+        ["completion", "bash"],
+        ["__complete", "bs", ""],
     ],
 )
 async def test_nothing_but_the_standard_library_is_loaded(
@@ -51,11 +56,7 @@ async def test_nothing_but_the_standard_library_is_loaded(
 ) -> None:
     await house.served.add(1, BuildState.FAILED, log=b"x> y\n")
     found = tmp_path / "modules.json"
-    program = house.directory / "tell"
-    program.write_text(MODULES.format(python=sys.executable, found=str(found)))
-    program.chmod(0o755)
-    await house.run("tell", *argv)
-    loaded = json.loads(found.read_text())
+    loaded = await _loaded(house, found, argv)
     ours = [name for name in loaded if name.split(".")[0] == "ci"]
     assert [name for name in ours if not f"{name}.".startswith("ci.client.")] == ["ci"]
     foreign = {
@@ -66,6 +67,28 @@ async def test_nothing_but_the_standard_library_is_loaded(
     # What a virtual environment itself loads into every program.
     assert foreign <= {"sitecustomize", "usercustomize", "_distutils_hack"}
     assert "asyncio" not in loaded
+
+
+async def _loaded(house: House, found: Path, argv: list[str]) -> list[str]:
+    """Every module that such a run has loaded in the end."""
+    program = house.directory / "tell"
+    program.write_text(MODULES.format(python=sys.executable, found=str(found)))
+    program.chmod(0o755)
+    await house.run("tell", *argv)
+    loaded: list[str] = json.loads(await asyncio.to_thread(found.read_text))
+    return loaded
+
+
+@pytest.mark.parametrize("argv", [["status", "1"], ["status", "-1", "1"]])
+async def test_a_prompt_loads_what_it_needs_and_no_more(
+    house: House, tmp_path: Path, argv: list[str]
+) -> None:
+    await house.served.add(1, BuildState.FAILED)
+    loaded = await _loaded(house, tmp_path / "modules.json", argv)
+    assert "ci.client.commands.status" in loaded
+    later = ("live", "region", "watch", "follow", "complete", "shells", "examine")
+    assert {f"ci.client.{name}" for name in later}.isdisjoint(loaded)
+    assert {"subprocess", "threading", "tomllib", "shutil"}.isdisjoint(loaded)
 
 
 async def test_start_is_fast(house: House, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,9 +46,9 @@ async def test_watch_tells_each_target_once_and_ends_with_the_result(
     assert ran.out.count("\n") == 1
 
 
-async def test_watch_on_a_terminal(house: House) -> None:
+async def test_watch_on_a_terminal_that_cannot_be_drawn_on(house: House) -> None:
     number = await _running(house)
-    terminal = await house.open_terminal("bs", "-w", NO_COLOR="1")
+    terminal = await house.open_terminal("bs", "-w", TERM="dumb")
     await terminal.shows("running")
     await house.end_target(number, "checks.web-test", "failed", "got 500")
     await terminal.shows("got 500")
@@ -56,6 +56,7 @@ async def test_watch_on_a_terminal(house: House) -> None:
     ran = await terminal.end()
     first, second, third = ran.out.splitlines()[:3]
     assert ran.code == 1
+    assert "\x1b" not in ran.out
     assert first.startswith('● #1 dev 0000001 "live"  running ')
     assert second == "✗ checks.web-test  8s  got 500"
     assert third.startswith('✗ #1 dev 0000001 "live"  failed 16m 40s · ')

@@ -116,19 +116,22 @@ def _print(session: Session, build: Build, target: Target | None) -> None:
     if lines is not None and lines <= MAX_LINES and told:
         attempt, offset = session.api.log_end(build.number, lines)
         printer = _printer(session, build, target, None)
-        _head(session, build, target, lines if offset else None)
+        _head(session, build, target, _last(lines) if offset else "")
         _reader(session, build, target, printer, attempt, offset).read()
     else:
         printer = _printer(session, build, target, lines)
         reader = _reader(session, build, target, printer)
         if lines is None:
-            _head(session, build, target, None)
+            _head(session, build, target)
         reader.read()
         if lines is not None:
-            _head(session, build, target, lines if printer.left_out else None)
+            _head(session, build, target, _shown(printer, lines))
     printer.end()
     if printer.empty:
         session.screen.hint("no line of the log is its own, or matches")
+    elif session.arguments.grep and isinstance(printer, Lines):
+        few = "line matches" if printer.matched == 1 else "lines match"
+        session.screen.hint(f"{printer.matched} of {printer.total} {few}")
     if not build.final:
         command = session.words.command("logs", "-f", str(build.number))
         session.screen.hint(f"#{build.number} is {build.state}; follow: {command}")
@@ -140,7 +143,7 @@ def _follow(session: Session, build: Build, target: Target | None) -> Exit:
     lines = _lines(session) if build.state == "running" and target is None else None
     if lines is not None:
         attempt, offset = session.api.log_end(build.number, min(lines, MAX_LINES))
-    _head(session, build, target, lines if offset else None)
+    _head(session, build, target, _last(lines) if offset else "")
     printer = _printer(session, build, target, None)
     reader = _reader(session, build, target, printer, attempt, offset)
     try:
@@ -190,12 +193,27 @@ def _printer(
     return Lines(out, line, matching=arguments.grep, last=last)
 
 
+def _last(lines: int | None) -> str:
+    return "" if lines is None else f"last {lines} lines"
+
+
+def _shown(printer: Printer, lines: int) -> str:
+    """`lines 786–812 of 812`: the log, or the target, has been read to its end."""
+    if isinstance(printer, Lines):
+        printer.close()
+    if not printer.left_out:
+        return ""
+    if isinstance(printer, Lines) and printer.matched == printer.total:
+        total = printer.total
+        return f"lines {total - lines + 1}–{total} of {total}"
+    return _last(lines)
+
+
 def _head(
-    session: Session, build: Build, target: Target | None, lines: int | None
+    session: Session, build: Build, target: Target | None, last: str = ""
 ) -> None:
     """Whose lines follow, to stderr: `── #412 ✗ checks.web-test  1m 40s ──`."""
     look = session.look(session.screen.err)
-    last = f"last {lines} lines" if lines is not None else ""
     if not session.screen.err.tty:
         whose = f"{target.name} {target.state}" if target else build.state
         said = f"#{build.number} {whose}"

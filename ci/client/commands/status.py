@@ -19,10 +19,11 @@ def run(session: Session) -> int:
         if arguments.short and arguments.json is None:
             out = session.screen.out
             out.line(short(build, session.look(), ticking=out.tty))
+        elif arguments.json is not None:
+            report.show(session, session.api.detailed(build))
         else:
             report.show(session, build)
-            if arguments.json is None:
-                _tell_missed(session)
+            _tell_missed(session)
         code = exits.of_state(build.state)
     if arguments.exit_zero and code is not Exit.DETACHED:
         return Exit.OK

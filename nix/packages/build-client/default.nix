@@ -24,6 +24,7 @@ stdenvNoCC.mkDerivation {
   src = source [
     "ci/__init__.py"
     "ci/client"
+    "docs/build-client.1"
   ];
 
   dontConfigure = true;
@@ -51,6 +52,19 @@ stdenvNoCC.mkDerivation {
     for name in ${toString names}; do
       ln -s build-client "$out/bin/$name"
     done
+
+    share=$out/share
+    install -D -m 644 docs/build-client.1 "$share/man/man1/build-client.1"
+    mkdir -p "$share/bash-completion/completions" "$share/fish/vendor_completions.d" "$share/zsh/site-functions"
+    "$out/bin/build-client" completion bash > "$share/bash-completion/completions/build-client"
+    "$out/bin/build-client" completion fish > "$share/fish/vendor_completions.d/build-client.fish"
+    "$out/bin/build-client" completion zsh > "$share/zsh/site-functions/_build-client"
+    # bash, fish and man look for a file of the command's own name.
+    for name in ${toString names}; do
+      ln -s build-client "$share/bash-completion/completions/$name"
+      ln -s build-client.fish "$share/fish/vendor_completions.d/$name.fish"
+      ln -s build-client.1 "$share/man/man1/$name.1"
+    done
     runHook postInstall
   '';
 
@@ -59,6 +73,8 @@ stdenvNoCC.mkDerivation {
     runHook preInstallCheck
     for name in build-client ${toString names}; do
       [ "$("$out/bin/$name" --version)" = "build-client ${version}" ]
+      [ -s "$out/share/man/man1/$name.1" ]
+      [ -s "$out/share/bash-completion/completions/$name" ]
     done
     runHook postInstallCheck
   '';
