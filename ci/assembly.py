@@ -15,26 +15,33 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ci import __version__
-from ci.adapters import harmonia, systemd
-from ci.adapters.github import App, Credential, GitHub, Token
+from ci.adapters import apprise, harmonia, systemd
+from ci.adapters.github import GitHub
 from ci.adapters.logs import LogHub
 from ci.adapters.metrics import Metrics
 from ci.build.fetchable import FetchCheck
 from ci.build.scheduler import Scheduler
-from ci.config import Secrets, Settings
+from ci.config import Settings
 from ci.credentials import Credentials
+from ci.doctor import checks as doctor_checks, credential_of
+from ci.doctor.examination import Examination
+from ci.door import Door
 from ci.health import Health, Look
 from ci.history import deliveries, outbox, pins, repositories
 from ci.history.database import Database
 from ci.history.deliveries import Arrival, Receipt
+from ci.init.registration import ping_all
 from ci.intake.ledger import Ledger
 from ci.intake.reconcile import Reconcile
 from ci.intake.requests import Requests
 from ci.intake.webhook import BOUNDS, public_application, runner_options
 from ci.listen import Listener, count_refusals, listen
+from ci.models import Check
 from ci.outside.watch import OutsideWatch
+from ci.report.notify import Notifier
 from ci.report.outbox import Outbox
 from ci.serve.api import private_application
+from ci.serve.service import FirstRun
 from ci.supervise import Supervisor
 from ci.upkeep import Upkeep
 from ci.wake import Wake
@@ -101,12 +108,13 @@ async def assemble(stack: AsyncExitStack, ground: Ground) -> Server:
     upkeep = Upkeep(settings, database, workshop.room, workshop.mirror, wake)
     upkeep.measured_by(common.metrics)
     scheduler = _scheduler(ground, common, workshop, upkeep)
-    ledger = Ledger(_recorder(database, common.metrics), wake)
+    ledger = Ledger(_recorder(database, common.metrics, wake), wake)
     sender = Outbox(database, common.github, public_url=settings.public_url, wake=wake)
     sender.measured_by(common.metrics)
     ground.credentials.on_change(lambda _changed: sender.credential_changed())
     outside = _outside(ground, common)
     reconcile = _reconcile(ground, common, workshop, outside)
+    notifier = _notifier(ground, wake)
     loops: Loops = {
         "intake": ledger.run,
         "requests": Requests(database, settings, workshop.mirror, wake).run,
@@ -128,14 +136,23 @@ async def assemble(stack: AsyncExitStack, ground: Ground) -> Server:
             reconcile,
             upkeep,
             scheduler,
+            notifier,
         )
     ]
-    listeners = {"private": _private(ground, common, sender, looks)}
+    notifier.examines(Health(settings, sender, common.supervisor, looks))
+    door = Door(wake)
+    first_run = _first_run(stack, ground, common, door)
+    private = _private(ground, common, sender, looks, first_run, workshop.room.reason)
+    listeners = {"private": private}
     if settings.github.webhook:
-        listeners["public"] = await _public(ground, common, ledger)
+        listeners["public"] = await _public(ground, common, ledger, door)
     addresses = await listen(stack, listeners, _passed(ground), common.metrics)
     # They look at the listeners, or at what came through them: not before these are there.
-    later: Loops = {"outside": outside.run, "reconcile": reconcile.run}
+    later: Loops = {
+        "outside": outside.run,
+        "reconcile": reconcile.run,
+        "notify": notifier.run,
+    }
     await stack.enter_async_context(_kept(common.supervisor, later))
     return Server(settings, database, wake, scheduler, addresses)
 
@@ -143,7 +160,7 @@ async def assemble(stack: AsyncExitStack, ground: Ground) -> Server:
 def _github(ground: Ground) -> GitHub:
     return GitHub(
         ground.settings.github.api_url,
-        lambda: _credential(ground.settings, ground.credentials.current),
+        lambda: credential_of(ground.settings, ground.credentials.current),
     )
 
 
@@ -201,8 +218,25 @@ def _reconcile(
     return reconcile
 
 
+def _notifier(ground: Ground, wake: Wake) -> Notifier:
+    notifier = Notifier(
+        ground.database,
+        ground.settings,
+        lambda: ground.credentials.current.notify_urls,
+        wake,
+        send=partial(apprise.send, env=ground.environ),
+    )
+    ground.credentials.on_change(lambda _changed: notifier.addresses_changed())
+    return notifier
+
+
 def _private(
-    ground: Ground, common: Common, sender: Outbox, looks: Sequence[Look]
+    ground: Ground,
+    common: Common,
+    sender: Outbox,
+    looks: Sequence[Look],
+    first_run: FirstRun,
+    waits: Callable[[], str],
 ) -> Listener:
     application = private_application(
         settings=ground.settings,
@@ -213,17 +247,46 @@ def _private(
         metrics=common.metrics,
         checks=Health(ground.settings, sender, common.supervisor, looks),
         version=__version__,
+        first_run=first_run,
+        waits=waits,
     )
     return Listener(application, ground.settings.listen.private, PRIVATE)
 
 
-async def _public(ground: Ground, common: Common, ledger: Ledger) -> Listener:
+def _first_run(
+    stack: AsyncExitStack, ground: Ground, common: Common, door: Door
+) -> FirstRun:
+    examination = Examination(partial(_examine, ground, common), common.wake)
+    stack.push_async_callback(examination.close)
+    return FirstRun(
+        examine=examination,
+        refused=door.last,
+        ping=partial(ping_all, common.github, ground.settings),
+    )
+
+
+async def _examine(ground: Ground, common: Common) -> list[Check]:
+    """What `build-server doctor` would find, with this server's own credential."""
+    current = ground.credentials.current
+    there = credential_of(ground.settings, current) is not None
+    return await doctor_checks(
+        ground.settings,
+        current,
+        ground.environ,
+        credential=common.github.check_credential if there else None,
+    )
+
+
+async def _public(
+    ground: Ground, common: Common, ledger: Ledger, door: Door
+) -> Listener:
     application = public_application(
         settings=ground.settings,
         secrets=lambda: ground.credentials.current.webhook,
         ledger=ledger,
         known=await ground.database.read(repositories.known),
         on_unsigned=common.metrics.bad_signature,
+        on_refused=door.note,
     )
     application.on_response_prepare.append(count_refusals(common.metrics))
     return Listener(
@@ -245,12 +308,15 @@ def _each(*told: Callable[[str, float], None]) -> Callable[[str, float], None]:
 
 
 def _recorder(
-    database: Database, metrics: Metrics
+    database: Database, metrics: Metrics, wake: Wake
 ) -> Callable[[Sequence[Arrival]], Awaitable[Sequence[Receipt]]]:
     async def record(arrivals: Sequence[Arrival]) -> Sequence[Receipt]:
         receipts = await database.write(deliveries.accept, arrivals)
         for receipt in receipts:
             metrics.delivery("accepted" if receipt.accepted else "ignored")
+        if not all(receipt.accepted for receipt in receipts):
+            # Pings and ignored pushes start nothing, but /setup waits for them.
+            wake()
         return receipts
 
     return record
@@ -262,12 +328,6 @@ def _fetch_check(settings: Settings) -> FetchCheck | None:
         return None
     ask = partial(harmonia.fetchable, url=cache.url, public_key=cache.public_key)
     return FetchCheck(ask, cache.required)
-
-
-def _credential(settings: Settings, secrets: Secrets) -> Credential | None:
-    if settings.github.app_id and secrets.app_key:
-        return App(settings.github.app_id, secrets.app_key)
-    return Token(secrets.github_token) if secrets.github_token else None
 
 
 @asynccontextmanager

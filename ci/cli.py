@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
@@ -108,6 +108,11 @@ def check_config(path: Path | None, without_secrets: bool) -> None:
     settings = config.load(file, environ=os.environ, secrets=not without_secrets)
     count = len(settings.repositories)
     click.echo(f"{file}: good, {count} repositor{'y' if count == 1 else 'ies'}")
+    if not without_secrets and config.read_secrets(settings, os.environ).notify_urls:
+        from ci.adapters import apprise
+
+        if not apprise.installed():
+            click.echo(f"notify: Apprise is not installed; {apprise.INSTALL}", err=True)
 
 
 @main.command()
@@ -167,6 +172,64 @@ def doctor(path: Path | None) -> None:
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     click.echo(surgery.render(checks, colour=colour))
     sys.exit(0 if all(check.ok for check in checks) else 1)
+
+
+@main.command()
+@_config_option
+@click.option("--repo", help="owner/name on GitHub [that of the checkout's origin].")
+@click.option("--branch", help="The branch to build [dev].")
+@click.option("--public-url", help="Address of the pages [by the tailnet's name].")
+@click.option("--webhook-url", help="Address of the webhook, as GitHub reaches it.")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File with a GitHub token; it registers the webhook, if it may.",
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where everything is kept.",
+)
+@click.option("--cache", is_flag=True, help="Make the signing key of a binary cache.")
+@click.option(
+    "--set",
+    "keys",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any other key, such as listen.private=127.0.0.1:9000.",
+)
+@click.option("--yes", is_flag=True, help="Ask nothing.")
+@click.option("--force", is_flag=True, help="Write a configuration that is there anew.")
+@click.option("--show-secret", is_flag=True, help="Print the webhook's secret.")
+@_sentences
+def init(path: Path | None, **given: Any) -> None:
+    """Write a configuration, make the secrets, register the webhook, then look at it all."""
+    from ci.init.command import init as set_up
+
+    sys.exit(set_up(path, given, os.environ))
+
+
+@main.command()
+@_config_option
+@click.option("--test", is_flag=True, help="Send a test message to each of them.")
+@_sentences
+def notify(path: Path | None, test: bool) -> None:
+    """Try the addresses that messages go to, and say which of them work."""
+    from ci.adapters import apprise
+    from ci.report.wording import trial
+
+    if not test:
+        raise click.UsageError("say --test to send a message to every address")
+    settings, secrets = _load(path)
+    if secrets.notify_urls is None:
+        raise ConfigurationError(
+            ["notify.urls_file: nobody is told of anything; name a file with addresses"]
+        )
+    message = trial(settings.public_url)
+    tried = asyncio.run(apprise.send(secrets.notify_urls, message, env=os.environ))
+    for each in tried:
+        click.echo(f"{each.service}: {'sent' if each.sent else each.error}")
+    sys.exit(0 if all(each.sent for each in tried) else 1)
 
 
 @main.command()

@@ -122,13 +122,16 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def credential_of(settings: Settings, secrets: Secrets) -> Credential | None:
+    """The App's when one is configured, else the token; None: there is neither."""
+    if settings.github.app_id and secrets.app_key:
+        return App(settings.github.app_id, secrets.app_key)
+    return Token(secrets.github_token) if secrets.github_token else None
+
+
 def _asking_github(settings: Settings, secrets: Secrets) -> Ask | None:
     """What asks GitHub who we are with our credential; None: there is no credential."""
-    credential: Credential | None = None
-    if settings.github.app_id and secrets.app_key:
-        credential = App(settings.github.app_id, secrets.app_key)
-    elif secrets.github_token:
-        credential = Token(secrets.github_token)
+    credential = credential_of(settings, secrets)
     if credential is None:
         return None
 

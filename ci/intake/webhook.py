@@ -1,8 +1,9 @@
 """The public application: `POST /webhook` and nothing else.
 
 Whoever has no valid signature gets one constant answer and leaves no trace but a
-counted log line; only then is anything explained. A delivery is answered 202 after it
-has become durable. https://docs.github.com/en/webhooks/webhook-events-and-payloads
+counted log line and a note that the next one replaces; only then is anything explained.
+A delivery is answered 202 after it has become durable.
+https://docs.github.com/en/webhooks/webhook-events-and-payloads
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ci.adapters import refusals
 from ci.adapters.connections import Bounds
 from ci.adapters.host import now_ms
 from ci.config import Settings
+from ci.door import Fault, Note, Refusal
 from ci.errors import RequestError
 from ci.history.deliveries import Arrival, Receipt
 from ci.intake import probe
@@ -54,17 +56,21 @@ def public_application(
     known: Mapping[int, str] | None = None,
     lanes: Lanes | None = None,
     on_unsigned: Callable[[], None] = lambda: None,
+    on_refused: Note = lambda _refusal: None,
 ) -> web.Application:
     """The application that the internet may reach; run it with `runner_options()`.
 
     `secrets` is asked at each delivery, so that a rotation needs no restart. `known` is
     GitHub's repository id -> configured name as the history has it at the start.
-    `on_unsigned` is called for each delivery whose signature is missing or wrong.
+    `on_unsigned` is called for each delivery whose signature is missing or wrong,
+    `on_refused` with what is known of any that is refused for what it holds.
     """
     reception = Reception(
         settings.repositories, settings.github.status_context, known or {}
     )
-    webhook = _Webhook(secrets, lanes or Lanes(), reception, ledger, on_unsigned)
+    webhook = _Webhook(
+        secrets, lanes or Lanes(), reception, ledger, on_unsigned, on_refused
+    )
     application = web.Application(client_max_size=MAX_BODY, middlewares=[_guard])
     application.router.add_route(
         "*", "/{path:.*}", webhook.handle, expect_handler=_expect
@@ -93,39 +99,62 @@ class _Webhook:
         reception: Reception,
         ledger: Acceptor,
         on_unsigned: Callable[[], None],
+        on_refused: Note,
     ) -> None:
         self._secrets = secrets
         self._lanes = lanes
         self._reception = reception
         self._ledger = ledger
         self._on_unsigned = on_unsigned
+        self._on_refused = on_refused
 
     async def handle(self, request: web.Request) -> web.Response:
         if not _is_delivery(request):
             return _not_found()
         header = request.headers.get("X-Hub-Signature-256")
         if not plausible(header):
-            return self._unsigned()
+            return self._unsigned(request, Fault.UNSIGNED)
         body = await self._lanes.read(request)
         # Hashing and parsing a body of 25 MiB would hold up everybody else for 30 ms.
         aside = asyncio.to_thread if len(body) > MIB else _at_once
         if not await aside(verified, body, header, self._secrets()):
-            return self._unsigned()
+            return self._unsigned(request, Fault.SIGNATURE)
         proof = probe.answer(body, header, self._secrets())
         if proof is not None:
             # Before anything is remembered: it may be an old one, sent by who caught it.
             return _answer(200, {"probe": proof})
         self._lanes.signed_well(request)
-        arrival = await aside(self._reception.arrival, request.headers, body, now_ms())
+        try:
+            arrival = await aside(
+                self._reception.arrival, request.headers, body, now_ms()
+            )
+        except RequestError as error:
+            fault = Fault.FORM if error.status == 415 else Fault.OTHER
+            self._on_refused(_refusal(request, fault, signed=True))
+            raise
         receipt = await self._ledger.accept(arrival)
         self._reception.recorded(arrival)
         _tell(arrival, receipt)
         return _acknowledgement(receipt)
 
-    def _unsigned(self) -> web.Response:
+    def _unsigned(self, request: web.Request, fault: Fault) -> web.Response:
         self._on_unsigned()
+        self._on_refused(_refusal(request, fault, signed=False))
         _refused.warning("delivery refused (401): no valid signature")
         return _answer(401, _error(401, "the signature is missing or wrong"))
+
+
+def _refusal(request: web.Request, fault: Fault, *, signed: bool) -> Refusal:
+    hook = request.headers.get("X-GitHub-Hook-ID", "")
+    media = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0]
+    return Refusal(
+        at=now_ms(),
+        fault=fault,
+        # A hook's id is a number; whatever else is claimed is not repeated.
+        hook=hook if hook.isascii() and hook.isdigit() and len(hook) < 20 else "",
+        media=printable(media[:100]),
+        signed=signed,
+    )
 
 
 Result = TypeVar("Result")

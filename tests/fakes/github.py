@@ -306,6 +306,12 @@ class FakeGitHub:
         match [seen.method, *rest[1:]]:
             case ["GET"] if not rest:
                 return self.hooks.listed(repo)
+            case ["POST"] if not rest:
+                return self.hooks.create(repo, json.loads(seen.body))
+            case ["PATCH"] if hook is not None:
+                return self.hooks.change(hook, json.loads(seen.body))
+            case ["POST", "pings"] if hook is not None:
+                return self.hooks.ping(hook)
             case ["GET", "deliveries"] if hook is not None:
                 base = self.url + seen.path.partition("?")[0]
                 return self.hooks.deliveries(hook, base, query)

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, unquote, urlencode
 
 import aiohttp
 
 from tests.fakes import github_contract
-from tests.fakes.push import GITHUB_ID, SECRET, encode, headers, new_guid
+from tests.fakes.github_refusal import Refusal
+from tests.fakes.push import GITHUB_ID, SECRET, encode, headers, make_ping, new_guid
 from tests.fakes.repository import Origin
 
 KEPT = timedelta(days=3)
 TIMEOUT = 10.0
+MEDIA = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
 
 Answer = tuple[int, Any, dict[str, str]]
 
@@ -53,6 +55,11 @@ class Hook:
     id: int
     secret: bytes
     attempts: list[Attempt] = field(default_factory=list)
+    content_type: str = "json"
+    events: tuple[str, ...] = ("push",)
+    active: bool = True
+    insecure_ssl: str = "0"
+    updated: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 class Hooks:
@@ -87,13 +94,20 @@ class Hooks:
         age: timedelta = timedelta(0),
     ) -> Attempt:
         """Deliver an event that happened `age` ago; return how that went."""
-        body, at = encode(payload), datetime.now(UTC) - age
+        body, at = _body(hook, payload), datetime.now(UTC) - age
         return await self._try(hook, event, guid or new_guid(), body, at)
 
     async def _try(
         self, hook: Hook, event: str, guid: str, body: bytes, at: datetime
     ) -> Attempt:
-        told = headers(body, hook.secret, event=event, guid=guid, hook_id=str(hook.id))
+        told = headers(
+            body,
+            hook.secret,
+            event=event,
+            guid=guid,
+            hook_id=str(hook.id),
+            content_type=MEDIA[hook.content_type],
+        )
         code = 502
         timeout = aiohttp.ClientTimeout(total=TIMEOUT)
         try:
@@ -122,13 +136,53 @@ class Hooks:
 
     def listed(self, repo: str) -> Answer:
         """`GET /repos/{repo}/hooks`."""
-        example = github_contract.example("hook-items")[0]
-        found = [
-            example | {"id": hook.id, "config": example["config"] | {"url": hook.url}}
-            for hook in self.hooks
-            if hook.repo == repo
-        ]
+        found = [_shown(hook) for hook in self.hooks if hook.repo == repo]
         return 200, found, {}
+
+    def create(self, repo: str, asked: Mapping[str, Any]) -> Answer:
+        """`POST /repos/{repo}/hooks`: made, and pinged a moment later.
+
+        One URL with the same events twice is refused, as by GitHub.
+        """
+        config = asked["config"]
+        events = tuple(asked.get("events", ("push",)))
+        for hook in self.hooks:
+            if (hook.repo, hook.url, hook.events) == (repo, config["url"], events):
+                raise Refusal(422, "Hook already exists on this repository")
+        hook = Hook(repo, config["url"], next(self._ids), b"")
+        self.hooks.append(hook)
+        self._change(hook, asked)
+        self._later(self.deliver(hook, _ping(hook), event="ping"))
+        return 201, _shown(hook), {}
+
+    def change(self, hook: Hook, asked: Mapping[str, Any]) -> Answer:
+        """`PATCH …/hooks/{id}`: what is left out stays, but for `config` as a whole."""
+        self._change(hook, asked)
+        return 200, _shown(hook), {}
+
+    def _change(self, hook: Hook, asked: Mapping[str, Any]) -> None:
+        if "config" in asked:
+            config = asked["config"]
+            hook.url = config["url"]
+            hook.secret = str(config.get("secret", "")).encode()
+            hook.content_type = config.get("content_type", "form")
+            hook.insecure_ssl = str(config.get("insecure_ssl", "0"))
+        events = set(asked.get("events", hook.events)) | set(
+            asked.get("add_events", ())
+        )
+        hook.events = tuple(sorted(events))
+        hook.active = asked.get("active", hook.active)
+        hook.updated = datetime.now(UTC)
+
+    def ping(self, hook: Hook) -> Answer:
+        """`POST …/hooks/{id}/pings`: yes at once, the ping a moment later."""
+        self._later(self.deliver(hook, _ping(hook), event="ping"))
+        return 204, None, {}
+
+    def _later(self, delivery: Coroutine[Any, Any, Attempt]) -> None:
+        task = asyncio.create_task(delivery)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def deliveries(self, hook: Hook, base: str, query: str) -> Answer:
         """`GET …/hooks/{id}/deliveries`, a page of it."""
@@ -152,11 +206,8 @@ class Hooks:
         if not found:
             return None
         self.asked.append(found[0].guid)
-        task = asyncio.create_task(
-            self._try(hook, found[0].event, found[0].guid, found[0].body, _now())
-        )
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        first = found[0]
+        self._later(self._try(hook, first.event, first.guid, first.body, _now()))
         return 202, {}, {}
 
     def find(self, repo: str, hook_id: str) -> Hook | None:
@@ -180,6 +231,43 @@ class Hooks:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _body(hook: Hook, payload: object) -> bytes:
+    """What is signed and sent: JSON, or a form that holds it."""
+    body = encode(payload)
+    return (
+        body if hook.content_type == "json" else urlencode({"payload": body}).encode()
+    )
+
+
+def _ping(hook: Hook) -> dict[str, Any]:
+    return make_ping(repo=hook.repo, content_type=hook.content_type, events=hook.events)
+
+
+def _shown(hook: Hook) -> dict[str, Any]:
+    """A webhook as GitHub shows it: that there is a secret, never which."""
+    example = github_contract.example("hook-items")[0]
+    config = {
+        "url": hook.url,
+        "content_type": hook.content_type,
+        "insecure_ssl": hook.insecure_ssl,
+    }
+    if hook.secret:
+        config["secret"] = "********"
+    last = hook.attempts[-1] if hook.attempts else None
+    response: dict[str, Any] = {"code": None, "status": "unused", "message": None}
+    if last is not None:
+        response = {"code": last.code, "status": "active", "message": "OK"}
+    shown: dict[str, Any] = example | {
+        "id": hook.id,
+        "config": config,
+        "events": list(hook.events),
+        "active": hook.active,
+        "updated_at": hook.updated.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "last_response": response,
+    }
+    return shown
 
 
 def _item(attempt: Attempt) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from aiohttp import ClientSession
 
 from ci.adapters.connections import Bounds
 from ci.config import Address, Settings
+from ci.door import Refusal
 from ci.history import deliveries
 from ci.history.database import Database
 from ci.intake.body import BodyReader
@@ -38,6 +39,8 @@ class Edge:
     wake: Wake
     # How many times a signature was missing or wrong.
     unsigned: list[None] = field(default_factory=list)
+    # What was turned away, in order.
+    refused: list[Refusal] = field(default_factory=list)
 
     async def post(
         self, body: bytes, headers: Mapping[str, str], path: str = "/webhook"
@@ -88,6 +91,7 @@ async def running_edge(
     `reader` reads the bodies of strangers and of known senders alike.
     """
     secrets, wake, unsigned = [SECRET], Wake(), list[None]()
+    refused: list[Refusal] = []
     ledger = Ledger(lambda arrivals: database.write(deliveries.accept, arrivals), wake)
     application = public_application(
         settings=settings,
@@ -95,6 +99,7 @@ async def running_edge(
         ledger=ledger,
         lanes=lanes or (Lanes(reader, reader) if reader else None),
         on_unsigned=lambda: unsigned.append(None),
+        on_refused=refused.append,
     )
     listener = Listener(
         application, Address("127.0.0.1", 0), runner_options() | options, bounds
@@ -105,7 +110,7 @@ async def running_edge(
         urls = await listen(stack, {"public": listener}, {})
         client = await stack.enter_async_context(ClientSession(urls["public"]))
         port = int(urls["public"].rpartition(":")[2])
-        yield Edge(database, port, client, secrets, wake, unsigned)
+        yield Edge(database, port, client, secrets, wake, unsigned, refused)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
