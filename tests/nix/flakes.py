@@ -21,7 +21,7 @@ SHAPES = SAMPLES / "shape"
 INPUTS = ("nixpkgs", "home-manager", "nixos-wsl")
 PARTS = {
     *(".ci", "LICENSE", "README.md", "ci", "flake.lock", "flake.nix", "migrations"),
-    *("nix", "pyproject.toml", "scripts"),
+    *("docs", "nix", "pyproject.toml", "scripts"),
 }
 LIMIT = 300.0
 # The outputs as a value, called as Nix calls them: no store, no lock, no fetching.

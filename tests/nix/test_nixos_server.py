@@ -51,6 +51,7 @@ USUAL = (
       webhookSecretOldFile = "/run/secrets/100%-old";
       githubTokenFile = "/run/secrets/github-token";
       apiTokenFile = "/run/secrets/api-token";
+      notifyUrlsFile = "/run/secrets/notify";
     };
     harmonia = { enable = true; publicKey = "%KEY%"; };
     funnel.enable = true;

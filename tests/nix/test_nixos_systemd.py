@@ -33,9 +33,17 @@ MACHINE = """{
           builder = "command";
           command = [ "sh" "-c" "grep Seccomp: /proc/self/status; hostname" ];
         }
+        {
+          name = "owner/broken";
+          url = "/srv/git/site";
+          builder = "command";
+          command = [ "false" ];
+        }
       ];
+      notify.on = [ "broken" ];
     };
     secrets.webhookSecretFile = "/run/test/webhook";
+    secrets.notifyUrlsFile = "/run/test/notify-urls";
   };
 }"""
 ASK = {
@@ -45,6 +53,7 @@ ASK = {
 }
 PREPARE = f"""
 (umask 077; echo {SECRET} > /run/test/webhook)
+(umask 077; echo json://127.0.0.1:8099/t0ken > /run/test/notify-urls)
 cp {{config}} /run/test/config.toml
 mkdir -p /srv/git/site
 cd /srv/git/site
@@ -53,6 +62,20 @@ git -c user.name=t -c user.email=t@example.com commit --quiet --allow-empty -m o
 chown -R 990:990 /srv/git
 ip address add 100.64.1.1/32 dev lo
 ip address add 192.168.77.1/32 dev lo
+"""
+# Takes the messages, one per line of the file.
+MAILBOX = """
+import http.server
+
+class Take(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with open("/run/test/mail", "ab") as mail:
+            mail.write(body + b"\\n")
+        self.send_response(200)
+        self.end_headers()
+
+http.server.HTTPServer(("127.0.0.1", 8099), Take).serve_forever()
 """
 # This Python may be below /root, which the unit hides; the rest is the unit's own.
 HERE = f"""
@@ -84,6 +107,10 @@ def booted(evaluation: Evaluation, tmp_path: Path) -> Iterator[Booted]:
         name: text.replace("[Unit]\n", "[Unit]\nDefaultDependencies=no\n", 1)
         for name, text in written.items()
     }
+    program = tmp_path / "mailbox.py"
+    program.write_text(MAILBOX)
+    run = f"ExecStart={sys.executable} {program}\n"
+    alone["mailbox.service"] = f"[Unit]\nDefaultDependencies=no\n[Service]\n{run}"
     config = tmp_path / "config.toml"
     config.write_text(units.toml(said["file"]))
     try:
@@ -132,6 +159,17 @@ async def test_the_service_under_systemd(booted: Booted) -> None:
     log = json.loads(booted.run("curl", "--silent", "http://localhost:8000/build/logs"))
     assert log["logs"][:2] == ["Seccomp:\t2", "build"]
 
+    # A message: Apprise, a process of its own, works below the same limits.
+    booted.run("systemctl", "start", "mailbox")
+    broken = ("--header", body[1], "--data", json.dumps({"repo": "owner/broken"}))
+    asked = booted.run(
+        "curl", "--silent", *broken, "http://localhost:8000/build/trigger"
+    )
+    assert json.loads(asked)["status"] == "triggered", asked
+    await wait_until(lambda: _mail(booted), 30, what="the message")
+    (message,) = _mail(booted)
+    assert message["title"] == "✗ dev of owner/broken is broken: false"
+
     # It cannot write elsewhere; its state is its own.
     state_dir = booted.run("stat", "--format=%a %U", "/var/lib/build-server").split()
     assert state_dir == ["750", "build-server"]
@@ -166,6 +204,12 @@ async def test_the_service_under_systemd(booted: Booted) -> None:
 def _last(booted: Booted) -> object:
     said = booted.run("curl", "--silent", "http://localhost:8000/build/status")
     return json.loads(said)["last_status"]
+
+
+def _mail(booted: Booted) -> list[dict[str, str]]:
+    """The messages that came; the mailbox makes the file at the first."""
+    lines = booted.run("sh", "-c", "cat /run/test/mail 2>/dev/null").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def _active(booted: Booted) -> bool:

@@ -30,7 +30,9 @@ CLIENTS = {
 }
 # Names that nixpkgs gives to what a release of ours depends on, by what it says itself.
 OLD = {"aiohttp": "3.14.3", "yarl": "1.23.0", "gidgethub": "5.4.0"}
-WHEEL_PARTS = {"LICENSE", "README.md", "ci", "migrations", "nix", "pyproject.toml"}
+WHEEL_PARTS = {
+    *("LICENSE", "README.md", "ci", "docs", "migrations", "nix", "pyproject.toml"),
+}
 PRELUDE = "set -euo pipefail; runHook() { :; }\n"
 
 
@@ -68,7 +70,9 @@ def test_the_service_depends_on_what_pyproject_says(evaluation: Evaluation) -> N
         machines = builtins.attrNames server.tests;
       }}""")
     project = _project()
-    assert sorted(said["dependencies"]) == _names(project["project"]["dependencies"])
+    wanted = project["project"]
+    messages = wanted["optional-dependencies"]["notify"]
+    assert sorted(said["dependencies"]) == _names(wanted["dependencies"] + messages)
     assert said["build"] == _names(project["build-system"]["requires"])
     assert (said["pname"], said["version"]) == ("build-server", __version__)
     assert said["program"] in project["project"]["scripts"]
@@ -182,6 +186,8 @@ def test_the_source_is_enough_for_the_wheel_and_no_more(
     assert {path for path in tree.files() if path.parts[0] == "ci"} <= inside
     for migration in (tree.CHECKOUT / "migrations").glob("*.sql"):
         assert Path("ci/_migrations", migration.name) in inside
+    data = f"build_server-{__version__}.data/data"
+    assert Path(data, "share/man/man1/build-client.1") in inside
 
 
 def _build_wheel(source: Path, work: Path) -> None:
@@ -213,6 +219,8 @@ def client(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> 
     source = work / "source/ci"
     shutil.copytree(tree.CHECKOUT / "ci/client", source / "client")
     shutil.copy(tree.CHECKOUT / "ci/__init__.py", source)
+    (work / "source/docs").mkdir()
+    shutil.copy(tree.CHECKOUT / "docs/build-client.1", work / "source/docs")
     script = PRELUDE + said["installPhase"] + said["installCheckPhase"]
     done = subprocess.run(
         ["bash", "-c", script.replace(said["python"], sys.executable)],
@@ -237,6 +245,18 @@ def test_every_client_runs_alone(client: Path, tmp_path: Path, name: str) -> Non
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, f"build-client {__version__}\n")
+
+
+def test_shells_and_man_find_what_they_need(client: Path) -> None:
+    share = client / "share"
+    for name in ["build-client", *CLIENTS, *CLIENTS.values()]:
+        page = (share / "man/man1" / f"{name}.1").read_text()
+        assert page == (tree.CHECKOUT / "docs/build-client.1").read_text()
+        bash = (share / "bash-completion/completions" / name).read_text()
+        assert f"{name} " in bash.partition("complete -o")[2]
+        assert (share / "fish/vendor_completions.d" / f"{name}.fish").exists()
+    zsh = (share / "zsh/site-functions/_build-client").read_text()
+    assert zsh.startswith("#compdef build-client ")
 
 
 def test_the_clients_are_compiled_by_content(client: Path) -> None:

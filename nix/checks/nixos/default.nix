@@ -117,6 +117,11 @@ let
     built("site")
     output = build["targets"][0]["outputs"]["out"]
 
+    # Pages, and the stylesheet that they name, come from the installed package.
+    page = server.succeed("curl --fail -s -H 'Accept: text/html' http://localhost:8000/")
+    style = page.split('rel="stylesheet" href="')[1].split('"')[0]
+    server.succeed(f"curl --fail -s http://localhost:8000{style}")
+
     # The one public route, and no way in without the secret.
     assert server.succeed(
         "curl -s -o /dev/null -w '%{http_code}' -X POST http://localhost:8010/webhook"

@@ -1,8 +1,10 @@
-# A whole build server on NixOS-WSL: service, cache, tailnet, Funnel. A module, to copy: the
-# flake adds nixos-wsl's, build-server's and wsl-host's. README.md has the steps.
+# A whole build server on NixOS-WSL: service with pages for the tailnet, cache, Funnel. A
+# module, to copy: the flake adds nixos-wsl's, build-server's and wsl-host's. README.md has
+# the steps.
 { lib, ... }:
 {
-  # The name under which the tailnet knows it: http://build-server:8000
+  # The name under which the tailnet knows it. The pages are at http://build-server:8000,
+  # the first run step by step at http://build-server:8000/setup.
   networking.hostName = "build-server";
   nixpkgs.hostPlatform = lib.mkDefault "x86_64-linux";
   system.stateVersion = "26.05";
@@ -40,6 +42,8 @@
     secrets = {
       webhookSecretFile = "/etc/build-server-secrets/webhook";
       githubTokenFile = "/etc/build-server-secrets/github-token";
+      # Who is told when a branch breaks: addresses of Apprise (ntfy://…), one per line.
+      # notifyUrlsFile = "/etc/build-server-secrets/notify-urls";
     };
     harmonia = {
       enable = true;

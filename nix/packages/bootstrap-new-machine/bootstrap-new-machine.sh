@@ -162,11 +162,10 @@ look_at_tailscale() {
 # --- the build server
 
 find_address() {
-  local checks said
+  local said
   if [[ -z $server ]]; then
-    checks=$(build-client --timeout 1 doctor --json 2>"$work/said") || true
-    server=$(jq -r '.[]? | select(.name == "config") | .detail | capture("^server = (?<url>[^ ]+) ").url' <<<"$checks") ||
-      server=''
+    said=$(build-client address --json 2>"$work/said") || true
+    server=$(jq -r '.server // empty' <<<"$said") || server=''
     [[ -n $server ]] || die 2 "$(shown "$(<"$work/said")")"
   fi
   if [[ $server != *://* ]]; then

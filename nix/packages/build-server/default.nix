@@ -8,8 +8,8 @@
   nix,
   openssh,
   util-linux,
-  # Names of optional features in pyproject.toml, such as "notify".
-  extras ? [ ],
+  # Names of optional features in pyproject.toml.
+  extras ? [ "notify" ],
 }:
 let
   base = import ../python.nix { inherit lib python3; };
@@ -31,6 +31,7 @@ python.pkgs.buildPythonApplication {
     ++ project.license-files
     # What the wheel takes from beside `ci`.
     ++ builtins.attrNames build.tool.hatch.build.targets.wheel.force-include
+    ++ builtins.attrNames build.tool.hatch.build.targets.wheel.shared-data
   );
 
   build-system = base.libraries build.build-system.requires;
@@ -58,6 +59,7 @@ python.pkgs.buildPythonApplication {
   # The clients are a package of their own, which starts faster.
   postInstall = ''
     find "$out/bin" -mindepth 1 ! -name build-server -delete
+    rm -r "$out/share/man"
   '';
 
   # The suite needs a real Nix, sandboxes and sockets: `make test` runs it in a checkout.

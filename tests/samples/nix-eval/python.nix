@@ -32,6 +32,7 @@ let
     idna = "3.11";
     jinja2 = "3.1.6";
     jsonschema = "4.25.1";
+    markupsafe = "3.0.3";
     multidict = "6.7.0";
     mypy = "1.19.0";
     openapi-core = "0.22.0";
@@ -42,9 +43,11 @@ let
     propcache = "0.4.1";
     pydantic = "2.12.5";
     pyjwt = "2.10.1";
+    pyte = "0.8.2";
     pytest = "9.0.2";
     pytest-aiohttp = "1.1.0";
     pytest-timeout = "2.4.0";
+    pytest-xdist = "3.8.0";
     ruff = "0.14.6";
     schemathesis = "4.6.0";
     setuptools = "80.9.0";
