@@ -1,12 +1,15 @@
 # `make demo` shows it at work, `make test` proves it; both set themselves up.
 #
-# PYTHON=… chooses an interpreter (3.11 or newer); ARGS=… goes to the program that runs.
+# PYTHON=… chooses an interpreter (3.11 or newer); ARGS=… goes to the program that runs;
+# JOBS=… is how many files of tests run side by side.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults soak lint fmt bench nix-modern setup clean
+.PHONY: help demo test test-faults soak lint fmt bench screenshots nix-modern setup clean
 
 ARGS ?=
 SOAK ?= 600
+# One more than there are cores, for tests often wait; beyond four they only crowd.
+JOBS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
 PYTHON ?=
 export PYTHON
 
@@ -22,7 +25,7 @@ demo: ## a push becoming a build, live, in a directory of its own (ARGS=--once: 
 
 test: lint ## everything that is checked, with the system's Nix and with today's
 	@scripts/nix-modern || echo "nix-modern: the tests with today's Nix will be skipped" >&2
-	@$(bin)/python -m pytest $(ARGS)
+	@$(bin)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-faults: setup ## what takes longer: power loss, full disks, floods, many kills
 	@scripts/nix-modern || echo "nix-modern: the tests with today's Nix will be skipped" >&2
@@ -43,6 +46,9 @@ fmt: setup ## put the code into its one form
 
 bench: setup ## measure, side by side with the alternatives
 	@$(bin)/python -m benchmarks $(ARGS)
+
+screenshots: setup ## pictures of every page, of real builds, into .cache/screenshots
+	@$(bin)/python -m tests.browser.screenshots
 
 nix-modern: ## today's Nix into .cache/nix-modern, beside the system's
 	@scripts/nix-modern $(ARGS)

@@ -17,7 +17,7 @@ from ci.config.settings import documented_keys
 from ci.errors import ConfigurationError
 
 TABLES = (
-    *("listen", "github", "api", "build", "cache", "disk", "retention"),
+    *("listen", "github", "api", "build", "cache", "disk", "retention", "notify"),
     "repository",
 )
 DOCS = Path(__file__).parents[1] / "docs/configuration.md"

@@ -45,7 +45,7 @@ def _verbs() -> Iterator[tuple[str, str]]:
 
 
 def _routes() -> Iterator[tuple[str, str]]:
-    for route in ROUTES:
+    for route in (each for each in ROUTES if not each.hidden):
         yield f"{route.method} {route.path}", _route_pattern(route.path)
     yield "POST /webhook", _route_pattern("/webhook")
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from tests.end_to_end.server import World
 from tests.fakes import tree
+from tests.fakes.github import FakeGitHub
+from tests.fakes.repository import Origin
 
 CONSOLE_SCRIPTS = {
     "build-server",
@@ -41,6 +48,18 @@ print(json.dumps({
     "programs": {entry.name: callable(entry.load()) for entry in entry_points},
 }))
 """
+
+RUN = """
+import sys
+site = sys.argv.pop(1)
+sys.path.insert(0, site)
+import ci
+assert ci.__file__.startswith(site), ci.__file__
+from ci.cli import main
+main()
+"""
+MANUAL = Path("docs/build-client.1")
+STYLESHEET = re.compile(r'<link rel="stylesheet" href="([^"]+)"')
 
 
 def _run(*argv: str | Path, cwd: Path) -> str:
@@ -84,6 +103,52 @@ def test_installed_package_has_every_file_of_ci(installed: Path) -> None:
         ours - {path.relative_to(installed) for path in (installed / "ci").rglob("*")}
         == set()
     )
+
+
+def test_wheel_has_templates_static_files_and_the_manual(installed: Path) -> None:
+    (wheel,) = installed.parent.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (manual,) = [name for name in names if name.endswith("/man1/build-client.1")]
+        assert archive.read(manual) == (tree.CHECKOUT / MANUAL).read_bytes()
+    shown = Path("ci/serve")
+    for folder, kinds in (
+        ("templates", {".html"}),
+        ("static", {".css", ".js", ".svg"}),
+    ):
+        ours = [p for p in tree.files() if p.is_relative_to(shown / folder)]
+        assert {path.suffix for path in ours} >= kinds
+        assert {str(path) for path in ours} <= names
+    # Where `man` finds it beside the programs.
+    installed_manual = installed / "share/man/man1/build-client.1"
+    assert installed_manual.read_bytes() == (tree.CHECKOUT / MANUAL).read_bytes()
+
+
+async def test_server_from_the_wheel_shows_its_pages(
+    installed: Path, tmp_path: Path
+) -> None:
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    html = {"Accept": "text/html"}
+    async with FakeGitHub() as github:
+        world = World(tmp_path, Origin(tmp_path / "origin"), github, environ, "nix")
+        world.program = ("-I", "-c", RUN, str(installed))
+        world.repository = {"builder": "command", "command": ["./ci"]}
+        async with (
+            world.server() as server,
+            aiohttp.ClientSession(server.private, headers=html) as browser,
+        ):
+            async with browser.get("/") as answer:
+                assert (answer.status, answer.content_type) == (200, "text/html")
+                found = STYLESHEET.search(await answer.text())
+            assert found is not None
+            async with browser.get(found[1]) as answer:
+                assert (answer.status, answer.content_type) == (200, "text/css")
+                assert await answer.read() == await asyncio.to_thread(_style)
+
+
+def _style() -> bytes:
+    parts = sorted((tree.CHECKOUT / "ci/serve/static/css").glob("*.css"))
+    return b"\n".join(part.read_bytes() for part in parts)
 
 
 def _declared() -> set[str]:

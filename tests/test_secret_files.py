@@ -189,3 +189,38 @@ def test_no_settings_and_no_secrets_say_a_secret(tmp_path: Path) -> None:
     said += repr(config.secret_paths(settings, {}))
     assert CANARY not in said
     assert repr(secrets) == "<Secrets: webhook, github_token, api_token>"
+
+
+def test_addresses_of_messages_are_secrets_too(tmp_path: Path) -> None:
+    path = tmp_path / "urls"
+    table = {"github": {"webhook": False}, "notify": {"urls_file": str(path)}}
+    settings = config.parse({**table, "repository": [{"name": "o/n"}]})
+    path.write_text(
+        "# mine\nntfy://t0pic\nx=mailto://bob:pa55@mail.example?to=c@d.example\n"
+    )
+    secrets = config.read_secrets(settings, {})
+    assert secrets.notify_urls == path.read_text().strip()
+    assert repr(secrets) == "<Secrets: notify_urls>"
+    # These are kept out of the log.
+    assert secrets.values() == ("t0pic", "bob:pa55@mail.example?to=c@d.example")
+    for unfit in ("", "t0pic", "ntfy://"):
+        path.write_text(unfit)
+        with pytest.raises(ConfigurationError, match=r"notify\.urls_file: ") as caught:
+            config.read_secrets(settings, {})
+        assert "t0pic" not in str(caught.value)
+    path.unlink()
+    assert (
+        config.read_secrets(
+            config.parse(
+                {"github": {"webhook": False}, "repository": [{"name": "o/n"}]}
+            ),
+            {"CREDENTIALS_DIRECTORY": str(tmp_path)},
+        )
+        == Secrets()
+    )
+    (tmp_path / "notify-urls").write_text("ntfy://t0pic")
+    found = config.read_secrets(
+        config.parse({"github": {"webhook": False}, "repository": [{"name": "o/n"}]}),
+        {"CREDENTIALS_DIRECTORY": str(tmp_path)},
+    )
+    assert found.notify_urls == "ntfy://t0pic"

@@ -242,4 +242,6 @@ async def test_the_store_has_a_mark_of_its_own(
         assert "disk.store_low" in check["detail"]
         assert "lower disk.store_low" in check["fix"]
         await wait_until(said(server, "no build begins before"), what="the log's word")
-        assert (await server.build(1))["attempt"] == 0
+        build = await server.build(1)
+        assert build["attempt"] == 0
+        assert "disk.store_low" in build["waits"]

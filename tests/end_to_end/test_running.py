@@ -130,7 +130,7 @@ async def test_commands_beside_serve(command_world: World) -> None:
     assert code == 0
     assert "good, 1 repository" in out
     code, out, _ = await run_cli(world, "migrate", "--config", config)
-    assert (code, out) == (0, "the history has schema 2\n")
+    assert (code, out) == (0, "the history has schema 3\n")
     code, out, _ = await run_cli(world, "doctor", "--config", config)
     assert "configuration" in out
     assert "token" in out

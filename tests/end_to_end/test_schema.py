@@ -21,7 +21,8 @@ async def test_the_real_server_keeps_what_its_document_promises(
     world = command_world
     good = await asyncio.to_thread(script, world, "echo fine")
     bad = await asyncio.to_thread(script, world, "exit 1")
-    slow = await asyncio.to_thread(script, world, "sleep 600")
+    # Short enough for a request that follows its log, however often it is retried.
+    slow = await asyncio.to_thread(script, world, "sleep 2")
     async with world.server() as server:
         await server.push([good, bad])
         await server.finished(2)
@@ -30,10 +31,10 @@ async def test_the_real_server_keeps_what_its_document_promises(
         code, output = await fuzz(server.private, world.folder, SECONDS, PHASES)
         assert code == 0, output
         paths = (await server.get("/openapi.json"))["paths"]
-        # All but the document itself.
-        assert f"Tested: {sum(map(len, paths.values())) - 1}\n" in output
+        # All but the document itself and the two that never end.
+        assert f"Tested: {sum(map(len, paths.values())) - 3}\n" in output
         assert [line for line in server.lines if line["level"] == "error"] == []
-        # The fuzzer may have cancelled it already.
+        # It may be over, or cancelled by the fuzzer.
         await server.post("/builds/3/cancel")
         after = await asyncio.to_thread(script, world, "echo after")
         answer = await server.push(after)

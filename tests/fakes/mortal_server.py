@@ -1,7 +1,7 @@
 """The real server with a weak spot: it dies, errs or misreads the clock as it is told.
 
 `python mortal_server.py serve --config …` is `build-server serve` that waits less from one
-status, and from one clean-up, to the next. Its environment says what befalls it:
+status, message or clean-up to the next. Its environment says what befalls it:
 
     CRASH_AT=ci.history.deliveries.accept:done,…    SIGKILL at the first of these moments of
                                                     a transaction (database.Moment)
@@ -63,12 +63,15 @@ if __name__ == "__main__":
     from ci import assembly
     from ci.cli import main
     from ci.history import database
+    from ci.report.notify import Notifier, Pace
     from ci.report.outbox import Outbox
     from ci.upkeep import Rhythm, Upkeep
     from tests.model.hurried import PACE
 
     database.watcher = Fate(os.environ)
     vars(assembly)["Outbox"] = partial(Outbox, pace=PACE)
+    soon = Pace(first_retry=0.2, longest_retry=1.0, longest_outage_pause=0.5)
+    vars(assembly)["Notifier"] = partial(Notifier, pace=soon)
     often = Rhythm(first=0.2, every=0.5, while_low=0.5, apart=0.1)
     vars(assembly)["Upkeep"] = partial(Upkeep, rhythm=often)
     main()

@@ -37,7 +37,8 @@ def _answer(argv: list[str], state: dict[str, Any]) -> str:
     verb, *rest = argv
     if verb == "status":
         states = state["states"]
-        return json.dumps({"BackendState": states.pop(0) if states[1:] else states[0]})
+        now = states.pop(0) if states[1:] else states[0]
+        return json.dumps({"BackendState": now, "Self": {"DNSName": f"{HOST}."}})
     if verb not in ("serve", "funnel"):
         sys.exit(f"the stand-in has no {verb}")
     if rest == ["status", "--json"]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,19 +19,27 @@ import aiohttp
 from tests.end_to_end.server import REPO, Server, World
 from tests.fakes import misbehave
 from tests.fakes.github_hooks import Hook
+from tests.fakes.invariants import history
+from tests.fakes.mailbox import Mailbox
 from tests.fakes.waiting import wait_until
 from tests.faults.worlds import gate, open_gate, push_payload, script
 
 Chapter = Callable[[Server], Awaitable[None]]
 GONE = (aiohttp.ClientError, OSError, AssertionError)
 FORCE_STOP = 2
+BROKEN = f"✗ dev of {REPO} is broken: ./ci"
+FIXED = f"✓ dev of {REPO} is fixed"
 
 
 @dataclass
 class Story:
-    """Run it once; `wanted` says how each commit must have ended then."""
+    """Run it once; `wanted` says how each commit must have ended then.
+
+    Messages go to `mailbox`, which refuses them at first.
+    """
 
     world: World
+    mailbox: Mailbox
     wanted: dict[str, str] = field(default_factory=dict)
     deaths: list[str] = field(default_factory=list)
 
@@ -47,8 +55,12 @@ class Story:
         """
         self.world.build |= {"parallel": 1}
         self.world.github_table |= {"reconcile_every": "1h"}
+        self.world.extra = f'[notify]\nurls_file = "{self._addresses}"\n'
+        self._addresses.write_text(self.mailbox.url)
+        self.mailbox.status = 500
         chapters: list[Chapter] = [
             self.two_commits,
+            self.announced,
             self.asked_for,
             self.cancelled,
             self.retried,
@@ -110,6 +122,14 @@ class Story:
         await self._ended(server, good, bad)
         status, _ = await server.deliver(b'{"zen": "Be."}', event="ping", guid="ping")
         assert status == 202
+
+    async def announced(self, server: Server) -> None:
+        """The branch is broken; nobody can be told before the address is mended."""
+        await wait_until(lambda: self.mailbox.refused, 30, what="a message refused")
+        self._addresses.write_text(f"# mended\n{self.mailbox.url}")
+        server.process.send_signal(signal.SIGHUP)
+        await self.everybody_knows()
+        assert BROKEN in self.mailbox.titles
 
     async def asked_for(self, server: Server) -> None:
         """People trigger what is built already, build it again, and name nonsense."""
@@ -208,6 +228,27 @@ class Story:
         await wait_until(told, 30, what="the delivery that was missed")
 
     # The hands
+
+    async def everybody_knows(self) -> None:
+        """Wait until no message waits, and the last one says how the branch is."""
+        self.mailbox.status = 200
+
+        def known() -> bool:
+            with closing(history(self.world.state_dir)) as connection:
+                told = connection.execute("SELECT state FROM told").fetchone()
+                wait = connection.execute(
+                    "SELECT 1 FROM notices WHERE sent_at IS NULL"
+                ).fetchall()
+            last = self.mailbox.titles[-1:]
+            state = None if told is None else told["state"]
+            fits = [BROKEN] if state == "broken" else [FIXED]
+            return not wait and (last == fits or (state != "broken" and not last))
+
+        await wait_until(known, 30, what="a last message that is true")
+
+    @property
+    def _addresses(self) -> Path:
+        return self.world.folder / "notify-urls"
 
     @property
     def _hook(self) -> Hook:

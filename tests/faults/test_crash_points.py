@@ -13,6 +13,7 @@ import pytest
 from ci.history.states import DEATHS
 from tests.fakes import tree
 from tests.fakes.invariants import check, history
+from tests.fakes.mailbox import Mailbox
 from tests.faults.story import Story
 from tests.faults.worlds import mortal_world
 
@@ -25,7 +26,7 @@ SOME = (
 # Fewer deaths in a life than make a build an error: they might all be during one.
 TOGETHER = DEATHS - 1
 AT_ONCE = 3
-PATIENCE = 60.0
+PATIENCE = 120.0
 # Transactions that the story does not come to, and what stands for them.
 ELSEWHERE = {
     "dead": "one UPDATE, as `failed` is; tests/history/test_outbox.py",
@@ -34,17 +35,19 @@ ELSEWHERE = {
     "forget_removed": "as above",
     "remove": "as above",
     "remove_some": "a name of remove_answered, remove_missed and remove_instances",
+    "_note_check": "settles `told` and `notices` as `_note_branch` does",
     "<lambda>": "of the watchdog: it changes nothing",
 }
 
 
 async def live(folder: Path, points: Collection[str] = (), **orders: str) -> list[str]:
     """Tell the story, check all promises; return at which of `points` a server died."""
-    async with mortal_world(folder) as world:
-        story = Story(world)
+    async with mortal_world(folder) as world, Mailbox() as mailbox:
+        story = Story(world, mailbox)
         await story.run(points, **orders)
         async with world.server() as server:
             await check(world, server, world.github)
+            await story.everybody_knows()
         wrong = await asyncio.to_thread(_wrong, story)
         assert not wrong, "\n".join(wrong)
         return story.deaths
@@ -110,7 +113,7 @@ async def test_death_at_some_points(tmp_path: Path) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_death_at_every_point(tmp_path: Path) -> None:
     """Right before and right after each COMMIT; a transaction begins as the last ended."""
     points = [p for p in await rehearse(tmp_path) if not p.endswith(":begun")]

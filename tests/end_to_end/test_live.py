@@ -1,0 +1,192 @@
+"""What open pages are told of real builds, over restarts, and whoever else listens."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from itertools import groupby
+
+import aiohttp
+import pytest
+
+from ci.history import paths
+from tests.end_to_end.server import Server, World
+from tests.end_to_end.test_followers import let_go
+from tests.end_to_end.wire import asked_meanwhile, resident, silent_peer
+from tests.fakes.event_stream import EventStream, Told, listening
+from tests.fakes.waiting import wait_until
+
+PAGES = 200
+MIB = 1024 * 1024
+# More than the kernel and the server together keep for a reader who takes nothing.
+LOG = 3_000_000
+GATED = f"""#!/bin/sh
+until [ -e go ]; do sleep 0.05; done
+yes 'a line that everybody knows' | head -c {LOG}
+"""
+
+
+@asynccontextmanager
+async def many() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as it:
+        yield it
+
+
+async def begin(server: Server, script: str = GATED, **more: str) -> int:
+    """A build of a commit with this script; return its number."""
+    files = {"ci": script, **more}
+    sha = await asyncio.to_thread(server.world.origin.commit, files, executable=["ci"])
+    number: int = (await server.push(sha))["builds"][-1]
+    return number
+
+
+def states(told: Sequence[Told], number: int) -> list[str]:
+    """Each state of the build once, in the order in which they were told."""
+    seen = [
+        it.data["state"]
+        for it in told
+        if it.name == "build" and it.data["number"] == number
+    ]
+    return [state for state, _ in groupby(seen)]
+
+
+def recorded(world: World, after: int) -> list[tuple[int, int, str, str]]:
+    """The rows of the history itself: (id, build, kind, state)."""
+    with closing(sqlite3.connect(paths.database_path(world.state_dir))) as connection:
+        return connection.execute(
+            "SELECT id, build, kind, state FROM events WHERE id > ? ORDER BY id",
+            (after,),
+        ).fetchall()
+
+
+async def test_a_build_is_seen_from_the_queue_to_its_end_on_one_stream(
+    command_world: World,
+) -> None:
+    world = command_world
+    world.build = {"sandbox": False}
+    async with (
+        world.server() as server,
+        listening(server.session, server.private + "/events") as stream,
+    ):
+        number = await begin(server)
+        told = await stream.until("build", state="running")
+        url = f"{server.private}/builds/{number}/events?log=1"
+        async with listening(server.session, url) as page:
+            await let_go(world, number)
+            seen = await page.until("end")
+        told += await stream.until("build", state="succeeded", kind="progress")
+        assert states(told, number) == ["queued", "running", "succeeded"]
+        assert states(seen, number)[-1] == "succeeded"
+        assert seen[-1].data == {"state": "succeeded"}
+        pieces = [it.data for it in seen if it.name == "log"]
+        log = await server.text(f"/builds/{number}/log")
+        assert pieces[0]["first"] == 1
+        assert pieces[-1]["offset"] == len(log)
+        lines = sum(piece["html"].count("a line that everybody") for piece in pieces)
+        assert lines == log.count(b"a line that everybody")
+
+
+async def test_who_was_there_before_a_kill_misses_nothing(command_world: World) -> None:
+    world = command_world
+    world.build = {"sandbox": False}
+    async with world.server() as server:
+        async with listening(server.session, server.private + "/events") as stream:
+            number = await begin(server)
+            await stream.until("build", state="running", kind="state")
+            last = stream.last
+        second = await begin(server, f"{GATED}true\n")
+        await server.until_state(second, "running")
+        await server.kill()
+    async with world.server() as server:
+        await server.until_state(number, "running")
+        await server.until_state(second, "running")
+        url = server.private + "/events"
+        async with listening(server.session, url, last) as stream:
+            rows = await asyncio.to_thread(recorded, world, int(last))
+            told = [await stream.next() for _ in rows]
+            assert [(int(it.id), it.data["number"]) for it in told] == [
+                row[:2] for row in rows
+            ]
+            assert [it.change[::2] for it in told] == [row[2:] for row in rows]
+            assert states(told, number) == ["running", "queued", "running"]
+            assert states(told, second) == ["queued", "running", "queued", "running"]
+        # Another history gave this one.
+        async with listening(server.session, url, "999999") as stream:
+            assert (await stream.next()).name == "reset"
+
+
+@pytest.mark.timeout(120)
+async def test_two_hundred_pages_of_which_one_takes_nothing(
+    command_world: World,
+) -> None:
+    world = command_world
+    world.build = {"sandbox": False}
+    async with world.server() as server, many() as session, AsyncExitStack() as stack:
+        alone = await begin(server)
+        await let_go(world, alone)
+        first = await server.finished(alone)
+        pid = server.process.pid
+        memory = resident(pid)
+
+        number = await begin(server, n="2")
+        await server.until_state(number, "running")
+        path = f"/builds/{number}/events?log=1"
+        ask = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        asleep = stack.enter_context(await silent_peer(server.private, ask.encode()))
+        pages = await asyncio.gather(
+            *(
+                stack.enter_async_context(listening(session, server.private + where))
+                for where in ["/events"] * (PAGES - 4) + [path] * 3
+            )
+        )
+        reading = [asyncio.create_task(_to_end(page, number)) for page in pages]
+        async with asked_meanwhile(server.private + "/health") as waits:
+            await let_go(world, number)
+            second = await server.finished(number)
+            seen = await asyncio.gather(*reading)
+        assert (first["state"], second["state"]) == ("succeeded", "succeeded")
+        assert second["seconds"] < 2 * first["seconds"] + 5
+        assert sorted(waits)[len(waits) // 2] < 0.5
+        for told in seen:
+            assert states(told, number)[-1] == "succeeded"
+            assert "reset" not in [it.name for it in told]
+        assert resident(pid) - memory < 100 * MIB
+
+        def noticed() -> bool:
+            return any("cut off" in line for line in server.raw)
+
+        await wait_until(noticed, 30, what="the end of the sleeper")
+        asleep.close()
+        await stack.aclose()
+
+        async def nobody() -> bool:
+            return b"build_server_event_streams 0.0" in await server.text("/metrics")
+
+        await wait_until(nobody, 30, what="the end of all streams")
+
+
+async def _to_end(page: EventStream, number: int) -> list[Told]:
+    return await page.until("build", number=number, state="succeeded", kind="progress")
+
+
+async def test_stopping_says_good_bye_to_open_pages(command_world: World) -> None:
+    async with (
+        command_world.server() as server,
+        many() as session,
+        AsyncExitStack() as stack,
+    ):
+        pages = [
+            await stack.enter_async_context(
+                listening(session, server.private + "/events")
+            )
+            for _ in range(50)
+        ]
+        begun = time.monotonic()
+        assert await server.stop(signal.SIGTERM) == 0
+        assert time.monotonic() - begun < 4
+        for page in pages:
+            assert [it.name for it in await page.to_the_end()] == ["bye"]
