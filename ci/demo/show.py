@@ -248,7 +248,10 @@ async def _follow(
 
 async def _stay(screen: Screen, addresses: Mapping[str, str]) -> None:
     screen.line()
-    screen.line("it keeps running; in another terminal try, then end it with Ctrl-C:")
+    screen.line(
+        f"it keeps running; open {addresses['private']} in a browser, or try in"
+    )
+    screen.line("another terminal, then end it with Ctrl-C:")
     programs = "" if shutil.which("bs") else f"{Path(sys.executable).parent}/"
     for command in ("bs", "bl", "bt --force -f"):
         screen.line(f"   {programs}{command} --server {addresses['private']}")
