@@ -10,7 +10,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -44,9 +44,11 @@ from ci.serve.api import private_application
 from ci.serve.service import FirstRun
 from ci.supervise import Supervisor
 from ci.upkeep import Upkeep
+from ci.upkeep.room import Room
 from ci.wake import Wake
 from ci.workshop import Workshop
 
+FIRST_LOOK = 5.0
 PRIVATE = {"handler_cancellation": True, "access_log": None, "shutdown_timeout": 5.0}
 
 Loops = Mapping[str, Callable[[], Awaitable[None]]]
@@ -105,6 +107,7 @@ async def assemble(stack: AsyncExitStack, ground: Ground) -> Server:
     stack.push_async_callback(common.github.close)
     workshop = await _workshop(ground, common.github)
     stack.push_async_callback(workshop.close)
+    await _look_first(workshop.room)
     upkeep = Upkeep(settings, database, workshop.room, workshop.mirror, wake)
     upkeep.measured_by(common.metrics)
     scheduler = _scheduler(ground, common, workshop, upkeep)
@@ -171,6 +174,13 @@ async def _workshop(ground: Ground, github: GitHub) -> Workshop:
     return await Workshop.open(
         ground.settings, ground.environ, github, numbers, ground.mark, pinned
     )
+
+
+async def _look_first(room: Room) -> None:
+    """Before a build may begin it is known whether there is room, unless a disk hangs."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_LOOK):
+            await room.look()
 
 
 def _scheduler(
