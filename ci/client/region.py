@@ -93,16 +93,17 @@ class Region:
         drawn = "".join(f"\x1b[K{row}\n" for row in shown[:-1])
         drawn += "\x1b[J" + "".join(shown[-1:])
         back = f"\x1b[{len(shown) - 1}A" if len(shown) > 1 else ""
+        # Said first: a signal may end the program right after the write.
+        self._drawn = True
         self._write(
             f"{_BEGIN}{_HIDE}{said}{_NO_WRAP}{drawn}\r{back}{_WRAP}{_END}",
         )
-        self._drawn = True
 
     def clear(self) -> None:
         """Take the rows away: something else is going to be said where they are."""
         if self._drawn:
-            self._drawn = False
             self._write(_ERASE)
+            self._drawn = False
 
     def pause(self, seconds: float) -> None:
         """Wait so long, or until the terminal has another size."""
