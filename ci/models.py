@@ -6,6 +6,7 @@ durations are seconds (`seconds`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -143,6 +144,22 @@ def human_seconds(seconds: float) -> str:
     return f"{whole // 86400}d {whole % 86400 // 3600}h"
 
 
+def derivation_name(path: str) -> str:
+    """`/nix/store/<hash>-web-1.2.drv` -> `web-1.2`: how its lines are marked in the log."""
+    return path.rpartition("/")[2].partition("-")[2].removesuffix(".drv")
+
+
+def building(done: int, total: int) -> str:
+    """How the summary of a build begins while its derivations are built."""
+    return f"building: {done} of {total} derivations"
+
+
+def derivations_built(summary: str) -> tuple[int, int] | None:
+    """(done, total) of a summary that begins as `building` writes it."""
+    found = re.match(r"building: (\d+) of (\d+) derivations", summary)
+    return (int(found[1]), int(found[2])) if found else None
+
+
 @dataclass(frozen=True)
 class Commit:
     """One commit as git or a payload tells it; `title` is the first line of its message."""
@@ -186,16 +203,6 @@ class Build:
     targets: tuple[Target, ...] = ()
     requested_targets: tuple[str, ...] = ()
     pinned: bool = False
-
-
-@dataclass(frozen=True)
-class Derivation:
-    """One derivation's stay in a builder; `machine` is empty for this host."""
-
-    path: str
-    machine: str
-    started_at: int
-    stopped_at: int | None = None
 
 
 @dataclass(frozen=True)

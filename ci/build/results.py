@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from ci.adapters import nix_daemon
 from ci.adapters.nix_daemon import BuildResult, Daemon, Verdict, whose
-from ci.build.watch import Watch, derivation_name
-from ci.models import BuildState, Target
+from ci.build.watch import Watch
+from ci.models import BuildState, Target, derivation_name
 
 # What a bad result makes of a target, the weightiest first.
 STATES: Mapping[Verdict, BuildState] = {

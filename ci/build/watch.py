@@ -28,7 +28,7 @@ from ci.build import timing
 from ci.build.job import Job
 from ci.build.phases import Phases
 from ci.errors import DaemonLost, HostFault
-from ci.models import BuildState, Target
+from ci.models import BuildState, Target, building, derivation_name
 
 TAIL = 50
 # A builder is silent for as long as it may, twice; then it is the daemon that is silent.
@@ -38,11 +38,6 @@ IDLE = HostFault(
     "timed out while nothing of it was being built: the Nix daemon waited for a cache, "
     "for another build of the same, or for a builder"
 )
-
-
-def derivation_name(path: str) -> str:
-    """`/nix/store/<hash>-web-1.2.drv` -> `web-1.2`: how its lines are marked in the log."""
-    return path.rpartition("/")[2].partition("-")[2].removesuffix(".drv")
 
 
 class Watch:
@@ -165,7 +160,7 @@ class Watch:
     def _tell(self) -> None:
         done = len(self._done & self._expected)
         names = ", ".join(sorted(map(derivation_name, self._running))[:3])
-        summary = f"building: {done} of {len(self._expected)} derivations"
+        summary = building(done, len(self._expected))
         self._job.progress.say(
             f"{summary} · {names}" if names else summary,
             [self._now(target) for target in self._targets],

@@ -7,7 +7,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from ci.models import Build, BuildState, Derivation, Target
+from ci.models import Build, BuildState, Target
 
 _SELECT = (
     "SELECT b.*, r.name AS repo, "
@@ -266,17 +266,6 @@ def counts(connection: sqlite3.Connection) -> dict[tuple[str, str], int]:
         "JOIN repositories r ON r.id = n.repository_id"
     )
     return {(row["name"], row["state"]): int(row["n"]) for row in rows}
-
-
-def derivations(connection: sqlite3.Connection, number: int) -> list[Derivation]:
-    """The timeline of the build's last attempt, in order of starting."""
-    rows = connection.execute(
-        "SELECT path, machine, started_at, stopped_at FROM derivations "
-        "WHERE build = ?1 AND attempt = (SELECT attempt FROM builds WHERE number = ?1) "
-        "ORDER BY started_at, path",
-        (number,),
-    )
-    return [Derivation(**dict(row)) for row in rows]
 
 
 def _builds(connection: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> list[Build]:

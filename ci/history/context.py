@@ -7,7 +7,6 @@ of a history with a million builds.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from dataclasses import dataclass
 from statistics import median
@@ -21,8 +20,6 @@ NEAR = 1000
 """Commits looked through first; a branch without a good one among them is rare."""
 RARE = 2000
 """Up to so many good builds of a repository are looked through one by one."""
-TRIES = 20
-"""Attempts that a page lists; one that waits for its remote can have had thousands."""
 
 _BRANCH = (
     "FROM branch_commits c WHERE c.repository_id = :repository AND c.branch = :branch "
@@ -84,36 +81,6 @@ def nearest(connection: sqlite3.Connection, number: int) -> list[int]:
         {"n": number},
     )
     return [row["n"] for row in rows if row["n"] is not None]
-
-
-@dataclass(frozen=True)
-class Try:
-    """One attempt; `steps` are what it did and when each began, in milliseconds.
-
-    `log_removed` says when and why its log has gone, where that was by us.
-    """
-
-    number: int
-    started_at: int
-    finished_at: int | None
-    seconds: float | None
-    outcome: str | None
-    reason: str
-    log_removed: str | None
-    steps: tuple[tuple[str, int], ...]
-
-
-def tries(connection: sqlite3.Connection, number: int) -> list[Try]:
-    """The last attempts of a build, the newest first, at most TRIES."""
-    rows = connection.execute(
-        "SELECT number, started_at, finished_at, seconds, outcome, reason, log_removed, "
-        "steps FROM attempts WHERE build = ? ORDER BY number DESC LIMIT ?",
-        (number, TRIES),
-    )
-    return [
-        Try(**{**dict(row), "steps": tuple(map(tuple, json.loads(row["steps"])))})
-        for row in rows
-    ]
 
 
 def _good(

@@ -1,4 +1,4 @@
-"""Where the time of an attempt went: its steps, its derivations, what had to wait for what.
+"""Where the time of an attempt went: its derivations, and what had to wait for what.
 
 The rows are read here; lanes and the critical path are worked out from them alone.
 """
@@ -12,27 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ci.models import derivation_name
+
 # Derivations of one attempt that are read: more than any attempt is known to build.
 MOST_ROWS = 10_000
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One try of a build; moments in milliseconds since the epoch.
-
-    `steps` are (name, began at), in order; each ends with the next, the last with the
-    attempt. `built`, `substituted` and `store_used` are None where nobody counted.
-    """
-
-    number: int
-    started_at: int
-    finished_at: int | None
-    outcome: str | None
-    reason: str
-    steps: tuple[tuple[str, int], ...]
-    built: int | None
-    substituted: int | None
-    store_used: int | None
 
 
 @dataclass(frozen=True)
@@ -52,8 +35,7 @@ class Stay:
 
     @property
     def name(self) -> str:
-        """`/nix/store/<hash>-web-1.2.drv` -> `web-1.2`."""
-        return self.path.rpartition("/")[2].partition("-")[2].removesuffix(".drv")
+        return derivation_name(self.path)
 
     def end(self, now: int) -> int:
         """When it ended, or `now` where that is not known."""
@@ -62,20 +44,6 @@ class Stay:
     def seconds(self, now: int) -> float:
         """How long it held its builder, until `now` at most."""
         return (self.end(now) - self.started_at) / 1000
-
-
-def attempts(connection: sqlite3.Connection, build: int) -> list[Attempt]:
-    """The attempts of a build, the first one first."""
-    rows = connection.execute(
-        "SELECT number, started_at, finished_at, outcome, reason, steps, built, "
-        "substituted, store_used FROM attempts WHERE build = ? ORDER BY number",
-        (build,),
-    )
-    return [Attempt(**{**dict(row), "steps": _steps(row["steps"])}) for row in rows]
-
-
-def _steps(text: str) -> tuple[tuple[str, int], ...]:
-    return tuple((str(name), int(at)) for name, at in json.loads(text))
 
 
 def stays(
@@ -97,19 +65,6 @@ def stays(
             failed=bool(row["failed"]),
         )
         for row in rows
-    ]
-
-
-def step_seconds(attempt: Attempt, now: int) -> list[tuple[str, float]]:
-    """(name, seconds) of the steps of an attempt, until `now` while it runs.
-
-    One that came twice, such as an evaluation that was repeated, is there twice.
-    """
-    end = now if attempt.finished_at is None else attempt.finished_at
-    ends = [*(at for _, at in attempt.steps), end][1:]
-    return [
-        (name, max(0, following - at) / 1000)
-        for (name, at), following in zip(attempt.steps, ends, strict=True)
     ]
 
 

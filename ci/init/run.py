@@ -58,6 +58,9 @@ class Init:
             if changes:
                 self._refuse(changes)
                 return 1
+        if there is None or self.options.force:
+            # Before anything is made; the files that it names may still be missing.
+            read(render(wanted))
         self._make_secret(there)
         wanted = self._with_cache(wanted, there)
         if there is None or self.options.force:

@@ -21,6 +21,7 @@ from ci.adapters.host import now_ms
 from ci.models import BuildState, human_seconds, rfc3339
 from ci.serve import answers, assets, shapes
 from ci.serve.answers import Form
+from ci.serve.text import SYMBOLS
 from ci.text import printable
 
 if TYPE_CHECKING:
@@ -33,15 +34,6 @@ CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-SYMBOLS: Mapping[str, str] = {
-    BuildState.QUEUED: "◌",
-    BuildState.RUNNING: "●",
-    BuildState.SUCCEEDED: "✓",
-    BuildState.FAILED: "✗",
-    BuildState.ERROR: "!",
-    BuildState.CANCELLED: "⊘",
-    BuildState.SKIPPED: "–",
-}
 ICONS: Mapping[str, str] = {
     BuildState.QUEUED: "wait",
     BuildState.RUNNING: "run",

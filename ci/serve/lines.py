@@ -10,14 +10,9 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
-from ci.models import Target
+from ci.models import Target, derivation_name
 
 LONGEST_LINE = 1024 * 1024
-
-
-def derivation_name(path: str) -> str:
-    """`/nix/store/<hash>-hello-2.12.drv` -> `hello-2.12`."""
-    return path.rpartition("/")[2].partition("-")[2].removesuffix(".drv")
 
 
 async def of_target(

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from ci.models import BuildState, human_seconds
-from ci.serve.html import SYMBOLS, visible
+from ci.serve.html import visible
+from ci.serve.text import SYMBOLS
 
 # Of the trend of builds: one bar and the gap behind it, and the room for the signs above.
 STEP, BAR, SIGN = 12.0, 9.0, 12.0

@@ -16,7 +16,7 @@ from ci.config import Settings
 from ci.models import Build, BuildState, Check, Target, human_seconds
 from ci.text import printable
 
-SYMBOLS = {
+SYMBOLS: Mapping[str, str] = {
     BuildState.QUEUED: "◌",
     BuildState.RUNNING: "●",
     BuildState.SUCCEEDED: "✓",
@@ -31,7 +31,7 @@ NO_BUILD = "no build yet; push a commit, or POST /build/trigger; /setup tells mo
 WIDTH = 80
 BRANCH_WIDTH = 16
 # SGR parameters, for whoever asked for colour.
-COLOURS = {
+COLOURS: Mapping[str, str] = {
     BuildState.QUEUED: "33",
     BuildState.RUNNING: "34",
     BuildState.SUCCEEDED: "32",

@@ -102,15 +102,13 @@ async def test_a_conversation_that_was_broken_off_is_not_continued(
     serve: Serve,
 ) -> None:
     async with serve(silence) as location, connect(location, env=PATH) as daemon:
-        asking = asyncio.create_task(daemon.is_valid("/nix/store/a"))
+        asking = asyncio.create_task(daemon.valid(["/nix/store/a"]))
         await asyncio.sleep(0)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        with pytest.raises(
-            DaemonLost, match=r"no more use: .* looking for /nix/store/a"
-        ):
-            await daemon.is_valid("/nix/store/b")
+        with pytest.raises(DaemonLost, match=r"no more use: .* looking for 1 path"):
+            await daemon.valid(["/nix/store/b"])
 
 
 async def test_what_a_listener_raises_reaches_the_caller(serve: Serve) -> None:
@@ -142,7 +140,7 @@ async def test_every_version_that_a_daemon_knows_is_spoken(
         result = (await daemon.build([path], events.append))[path]
         assert LogLine(path, b"said") in events
         assert result.status is BuildStatus.BUILT
-        assert await daemon.is_valid(result.outputs["out"])
+        assert await daemon.valid([result.outputs["out"]])
 
 
 async def rooted(store: NixStore, name: str) -> tuple[str, str]:
@@ -160,9 +158,7 @@ async def collect(store: NixStore) -> None:
 
 async def is_valid(daemon: Daemon, *paths: str) -> list[bool]:
     found = await daemon.valid(paths)
-    each = [await daemon.is_valid(path) for path in paths]
-    assert found == {path for path, valid in zip(paths, each, strict=True) if valid}
-    return each
+    return [path in found for path in paths]
 
 
 async def test_a_temporary_root_holds_as_long_as_the_connection(

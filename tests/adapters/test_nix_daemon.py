@@ -156,10 +156,12 @@ async def test_paths_are_described(outcome: Outcome, site: Site) -> None:
     absent = str(site.store.root / "store" / ("a" * 32 + "-absent"))
     async with connect(site.location, env=PATH) as daemon:
         assert daemon.nix_version == site.store.version_name
-        valid = await asyncio.gather(*map(daemon.is_valid, (output, absent) * 3))
+        valid = await asyncio.gather(
+            *(daemon.valid([path]) for path in (output, absent) * 3)
+        )
         info = await daemon.query_path_info(output)
         nothing = await daemon.query_path_info(absent)
-    assert valid == [True, False] * 3
+    assert valid == [{output}, set()] * 3
     assert nothing is None
     assert info
     assert (info.path, info.deriver) == (output, outcome.paths["good"])
@@ -185,4 +187,4 @@ async def test_a_refused_request_says_why(site: Site) -> None:
         with pytest.raises(
             DaemonRefused, match=r"/elsewhere.* is not in the Nix store"
         ):
-            await daemon.is_valid("/elsewhere")
+            await daemon.valid(["/elsewhere"])

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from ci.history import builds
+from ci.history import timeline
 from ci.history.database import Database
 from ci.history.paths import database_path
 from tests.end_to_end import impatient
@@ -95,7 +95,7 @@ async def test_the_last_green_results_and_pinned_ones_survive_the_garbage_collec
     assert await exist(results) == [False, True, False, True]
 
     database = await Database.open(database_path(world.state_dir))
-    (derivation,) = await database.read(builds.derivations, 4)
+    (derivation,) = await database.read(timeline.stays, 4, 1)
     await database.close()
     assert derivation.path.endswith("-result.drv")
     assert derivation.machine == ""

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from hypothesis import given, settings, strategies as st
 
-from ci.history import progress, timeline
+from ci.history import attempts, progress, timeline
 from ci.history.progress import Row
 from ci.history.timeline import Stay, critical_path, lanes, waits
 from tests.fakes.history import enqueue, memory
@@ -16,7 +16,7 @@ NOW = 1000
 
 
 @st.composite
-def attempts(draw: st.DrawFn) -> list[Stay]:
+def stories(draw: st.DrawFn) -> list[Stay]:
     """Derivations that need only earlier ones; times and machines are anybody's."""
     found: list[Stay] = []
     for number in range(draw(st.integers(0, 12))):
@@ -31,7 +31,7 @@ def attempts(draw: st.DrawFn) -> list[Stay]:
 
 
 @settings(deadline=None)
-@given(attempts())
+@given(stories())
 def test_no_two_of_a_lane_overlap_and_no_lane_is_too_many(found: list[Stay]) -> None:
     packed = lanes(found, NOW)
     placed = [stay for rows in packed.values() for row in rows for stay in row]
@@ -65,7 +65,7 @@ def longest(found: list[Stay]) -> float:
 
 
 @settings(deadline=None)
-@given(attempts())
+@given(stories())
 def test_the_critical_path_is_a_chain_and_none_is_longer(found: list[Stay]) -> None:
     chain = critical_path(found, NOW)
     if not any(stay.needs for stay in found):
@@ -115,10 +115,10 @@ def test_rows_come_back_as_they_were_written_and_the_later_word_counts() -> None
     progress.record_derivations(connection, build, 1, first)
     last = Row("/x/h-b.drv", "m", 90, 95, needs=["/nix/store/h-a-1.drv"], failed=True)
     progress.record_derivations(connection, build, 1, [last])
-    (attempt,) = timeline.attempts(connection, build)
+    (attempt,) = attempts.last(connection, build)
     assert attempt.steps == tuple(steps)
     assert (attempt.built, attempt.substituted, attempt.store_used) == (2, 3, 4)
-    assert timeline.step_seconds(attempt, 170) == [
+    assert attempt.step_seconds(170) == [
         ("fetching", 0.02),
         ("evaluating", 0.04),
         ("building", 0.1),

@@ -181,7 +181,7 @@ async def test_a_bad_answer_is_refused_before_anything_is_written(
     ran = await newcomer.run(newcomer.arguments("--repo", "https://github.com/a/b"))
     assert ran.code == 2
     assert "is not owner/name" in ran.said
-    assert not newcomer.config.exists()
+    assert not newcomer.folder.exists()
 
 
 async def test_the_tailnet_gives_the_addresses(newcomer: Newcomer) -> None:

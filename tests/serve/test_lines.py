@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from hypothesis import given, strategies as st
 
-from ci.models import BuildState, Target
-from ci.serve.lines import LONGEST_LINE, derivation_name, of_target
+from ci.models import BuildState, Target, derivation_name
+from ci.serve.lines import LONGEST_LINE, of_target
 
 DERIVATION = "/nix/store/0c6kzph7l0dcbfmjap64f0czdafn3b7x-web-test-1.0.drv"
 PREFIX = b"web-test-1.0> "

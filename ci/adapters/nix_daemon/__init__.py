@@ -193,10 +193,6 @@ class Daemon:
         """Register an existing symbolic link into the store as a root, for good."""
         await self._about("rooting", str(link), Operation.ADD_INDIRECT_ROOT)
 
-    async def is_valid(self, path: str) -> bool:
-        """Whether the store has this path."""
-        return await self._about("looking for", path, Operation.IS_VALID_PATH)
-
     async def valid(self, paths: Sequence[str]) -> set[str]:
         """Those of the paths that the store has."""
         found = await self._connection.ask(

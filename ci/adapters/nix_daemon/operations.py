@@ -27,7 +27,6 @@ from ci.adapters.telling import plain
 class Operation(IntEnum):
     """Numbers of the operations used."""
 
-    IS_VALID_PATH = 1
     ADD_TEMP_ROOT = 11
     ADD_INDIRECT_ROOT = 12
     SET_OPTIONS = 19

@@ -17,6 +17,7 @@ from ci.serve.pages.reproduce import commit_url
 from ci.serve.parameters import NoQuery, build_number, query
 from ci.serve.route import NUMBER, Answer, Route
 from ci.serve.service import Service, service_of
+from ci.serve.text import SYMBOLS
 
 FOLDED = frozenset({BuildState.SUCCEEDED, BuildState.SKIPPED, BuildState.CANCELLED})
 CAUSES: Mapping[str, str] = {
@@ -62,7 +63,7 @@ def _page(service: Service, facts: Facts) -> html.Page:
     }
     return html.Page(
         "build.html",
-        f"{html.SYMBOLS[build.state]} #{build.number} {build.branch or build.sha[:7]}",
+        f"{SYMBOLS[build.state]} #{build.number} {build.branch or build.sha[:7]}",
         context,
         icon=html.ICONS.get(build.state, "none"),
         events=f"/builds/{build.number}/events",

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from pydantic import Field
@@ -15,10 +13,10 @@ from pydantic import Field
 from ci.adapters.host import now_ms
 from ci.config import Repository, Settings
 from ci.errors import RequestError
-from ci.history import builds, context, paths, queue
-from ci.history.context import Around, Try
+from ci.history import attempts, builds, context, paths, queue
+from ci.history.context import Around
 from ci.history.queue import Place
-from ci.models import Build, BuildState, human_seconds, rfc3339
+from ci.models import Build, BuildState, derivations_built, human_seconds, rfc3339
 from ci.serve import shapes
 from ci.serve.pages import excerpt
 from ci.serve.pages.excerpt import Excerpt, Wanted
@@ -28,8 +26,6 @@ from ci.serve.service import Service
 
 MOST_ERRORS = 20
 """Targets whose lines are looked for; the others have their error in one line."""
-
-_DERIVATIONS = re.compile(r"building: (\d+) of (\d+) derivations")
 
 
 class Step(shapes.Shape):
@@ -165,7 +161,7 @@ class Facts:
 class _Rows:
     build: Build
     around: Around
-    tries: tuple[Try, ...]
+    tries: tuple[attempts.Attempt, ...]
     place: Place | None
 
 
@@ -201,7 +197,7 @@ def _read(connection: sqlite3.Connection, number: int, now: int) -> _Rows | list
     return _Rows(
         build,
         context.around(connection, number),
-        tuple(context.tries(connection, number)),
+        tuple(attempts.last(connection, number)),
         queue.place(connection, number, now),
     )
 
@@ -321,28 +317,21 @@ def _waited(build: Build) -> float | None:
 def _derivations(build: Build) -> Derivations | None:
     if build.state is not BuildState.RUNNING:
         return None
-    found = _DERIVATIONS.match(build.summary)
-    return Derivations(done=int(found[1]), total=int(found[2])) if found else None
+    counted = derivations_built(build.summary)
+    return Derivations(done=counted[0], total=counted[1]) if counted else None
 
 
 def _steps(rows: _Rows, now: int) -> list[Step]:
     """The steps of the last attempt; each lasts until the next, the last until the end."""
     if not rows.tries or rows.build.state is BuildState.QUEUED:
         return []
-    last = rows.tries[0]
-    end = last.finished_at or now
-    begun: list[tuple[str, int]] = []
-    for name, at in last.steps:
-        if not begun or begun[-1][0] != name:
-            begun.append((name, at))
-    begun.append(("", end))
     return [
-        Step(name=name, seconds=max(0, until - at) / 1000)
-        for (name, at), (_, until) in pairwise(begun)
+        Step(name=name, seconds=seconds)
+        for name, seconds in rows.tries[0].step_seconds(now)
     ]
 
 
-def _attempt(each: Try, url: str) -> Attempt:
+def _attempt(each: attempts.Attempt, url: str) -> Attempt:
     gone = each.log_removed is not None
     return Attempt(
         number=each.number,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from ci.serve.lines import derivation_name
+from ci.models import derivation_name
 from ci.text import printable
 
 LINES = 12

@@ -17,6 +17,7 @@ from ci.serve.pages.badge import fresh
 from ci.serve.parameters import Flag, NameField, Query, StateField, query
 from ci.serve.route import Answer, Route
 from ci.serve.service import Service, service_of
+from ci.serve.text import SYMBOLS
 
 ENTRIES = 50
 ATOM = "http://www.w3.org/2005/Atom"
@@ -128,7 +129,7 @@ def _entry(feed: ET.Element, base: str, build: Build) -> None:
     entry = ET.SubElement(feed, "entry")
     _say(entry, "id", url)
     where = f"{build.repo} {build.branch}" if build.branch else build.repo
-    mark = html.SYMBOLS[build.state]
+    mark = SYMBOLS[build.state]
     _say(entry, "title", f"{mark} #{build.number} {build.state} {where}: {build.title}")
     _say(entry, "updated", _updated(build))
     _say(entry, "published", rfc3339(build.queued_at) or NEVER)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +13,10 @@ from markupsafe import Markup
 from ci.config import Settings
 from ci.history import builds, context, queue
 from ci.history.branch_states import BranchState, Finished, branch_state
-from ci.models import Build, BuildState, human_seconds
+from ci.models import Build, BuildState, derivations_built, human_seconds
 from ci.serve import shapes, svg
 
 RECENT = 20
-
-# The sentence that ci/build/watch.py gives a running build.
-_DERIVATIONS = re.compile(r"building: ([0-9]+) of ([0-9]+) derivations(?: · )?")
 
 
 @dataclass(frozen=True)
@@ -100,9 +96,9 @@ def read_front(connection: sqlite3.Connection, settings: Settings, now: int) -> 
 def progress(build: Build, typical: float | None, now: int) -> Progress:
     """How far the build is at `now`, in milliseconds since the epoch."""
     elapsed = max(0, now - (build.started_at or now)) / 1000
-    if found := _DERIVATIONS.match(build.summary):
-        done, total, doing = int(found[1]), int(found[2]), build.summary[found.end() :]
-        return Progress(done, total, "derivations", elapsed, typical, doing)
+    if counted := derivations_built(build.summary):
+        doing = build.summary.partition(" · ")[2]
+        return Progress(*counted, "derivations", elapsed, typical, doing)
     done, total = sum(one.state.final for one in build.targets), len(build.targets)
     return Progress(done, total, "targets", elapsed, typical, build.summary)
 

@@ -122,7 +122,7 @@ def _state(state: BuildState) -> HelpState:
     github = status_state(state)
     return HelpState(
         state=state,
-        symbol=html.SYMBOLS[state],
+        symbol=text.SYMBOLS[state],
         meaning=MEANINGS[state],
         github=None if github is None else str(github),
     )

@@ -15,13 +15,12 @@ from pydantic import Field, StringConstraints
 
 from ci.errors import RequestError
 from ci.history import paths, timeline
-from ci.models import Build, BuildState, Target
+from ci.models import Build, BuildState, Target, derivation_name
 from ci.serve import html, logs
 from ci.serve.answers import json_answer, wanted
 from ci.serve.builds import find_build
 from ci.serve.follow import Attempt
 from ci.serve.html import Page
-from ci.serve.lines import derivation_name
 from ci.serve.pages import log_file, log_page, log_search
 from ci.serve.pages.log_file import Part
 from ci.serve.pages.log_follow import Follower, LogNews
@@ -32,6 +31,7 @@ from ci.serve.parameters import LogQuery, Number, build_number, query
 from ci.serve.service import Service, service_of
 from ci.serve.shapes import Shape
 from ci.serve.stream import Chunks, send
+from ci.serve.text import SYMBOLS
 
 JSON_LINES = 10_000
 """One answer as JSON has no more lines; `next` says where it goes on."""
@@ -138,7 +138,7 @@ async def _as_page(
     build = shown.build
     waits = build.state is BuildState.QUEUED and shown.attempt == build.attempt
     whole = found is None and not shown.ranged
-    title = f"{html.SYMBOLS[build.state]} #{build.number} log"
+    title = f"{SYMBOLS[build.state]} #{build.number} log"
     page = Page(
         "log.html",
         f"{title} {shown.target.name}" if shown.target else title,

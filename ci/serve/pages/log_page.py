@@ -11,9 +11,8 @@ from urllib.parse import urlencode
 from markupsafe import escape
 
 from ci.history.timeline import Stay
-from ci.models import Build, BuildState, Target
+from ci.models import Build, BuildState, Target, derivation_name
 from ci.serve.html import visible
-from ci.serve.lines import derivation_name
 from ci.serve.pages.log_file import MOST_LINES, Part, ends
 from ci.serve.pages.log_sheet import OTHERS, SERVER, Sheet
 

@@ -11,9 +11,9 @@ from markupsafe import Markup
 from ci.history.trends import rolling
 from ci.models import BuildState, human_seconds
 from ci.serve import svg
-from ci.serve.html import SYMBOLS
 from ci.serve.pages.points import SPAN, StatsPoint
 from ci.serve.svg import Dot, Line
+from ci.serve.text import SYMBOLS
 
 GIB = 1024**3
 MARKED = (BuildState.FAILED, BuildState.ERROR)

@@ -164,7 +164,7 @@ def _page(service: Service, found: _Found, shape: RepositoryPage) -> html.Page:
     chosen = next((s for s in found.states if s.branch == found.branch), None)
     mark = ""
     if chosen is not None and chosen.last is not None:
-        mark = html.SYMBOLS[chosen.last.state] + " "
+        mark = text.SYMBOLS[chosen.last.state] + " "
     return html.Page(
         "repository.html",
         f"{mark}{name}" + (f" {found.branch}" if found.branch else ""),

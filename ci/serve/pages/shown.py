@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ci.history import timeline as history
-from ci.history.timeline import Attempt, Stay, Wait
+from ci.history.attempts import Attempt
+from ci.history.timeline import Stay, Wait
 from ci.models import Build, BuildState, human_seconds
 
 # What is drawn at most; where there is more, what took less than this share is left out.
@@ -26,6 +27,7 @@ WORDS: Mapping[BuildState, str] = {
 class Shown:
     """One attempt of a build with everything that its timeline says.
 
+    `attempts` are the last ones, the oldest first.
     `now` is the end of what is shown: that of the attempt, or this moment while it runs.
     """
 
@@ -39,7 +41,7 @@ class Shown:
     def live(self) -> bool:
         """Whether there will be more of it."""
         return self.build.state in (BuildState.QUEUED, BuildState.RUNNING) and (
-            self.attempt is None or self.attempt.number == self.attempts[-1].number
+            self.attempt is None or self.attempt.number == self.build.attempt
         )
 
     @cached_property
@@ -99,9 +101,7 @@ class Shown:
 
     @cached_property
     def steps(self) -> list[tuple[str, float]]:
-        return (
-            [] if self.attempt is None else history.step_seconds(self.attempt, self.now)
-        )
+        return [] if self.attempt is None else self.attempt.step_seconds(self.now)
 
     @property
     def step_begins(self) -> list[int]:

@@ -12,9 +12,11 @@ from pydantic import Field
 
 from ci.adapters.host import now_ms
 from ci.errors import RequestError
-from ci.history import builds, timeline as history
-from ci.history.timeline import Attempt, Stay
-from ci.models import BuildState, human_seconds, rfc3339
+from ci.history import attempts, builds, timeline as history
+from ci.history.attempts import Attempt
+from ci.history.database import Database
+from ci.history.timeline import Stay
+from ci.models import Build, BuildState, human_seconds, rfc3339
 from ci.serve import answers, html, shapes, svg, text
 from ci.serve.pages import gantt
 from ci.serve.pages.shown import HERE, WORDS, Shown
@@ -132,8 +134,8 @@ async def _shown(request: web.Request) -> Shown:
     build = await database.read(builds.get, number)
     if build is None:
         raise no_build(number)
-    tries = await database.read(history.attempts, number)
-    attempt = _chosen(number, tries, asked.attempt)
+    tries = (await database.read(attempts.last, number))[::-1]
+    attempt = await _chosen(database, build, asked.attempt)
     stays: Sequence[Stay] = ()
     now = now_ms()
     if attempt is not None:
@@ -142,19 +144,19 @@ async def _shown(request: web.Request) -> Shown:
     return Shown(build, tries, attempt, stays, now)
 
 
-def _chosen(
-    number: int, tries: Sequence[Attempt], wanted: int | None
+async def _chosen(
+    database: Database, build: Build, wanted: int | None
 ) -> Attempt | None:
-    found = {attempt.number: attempt for attempt in tries}
-    if wanted is None:
-        return tries[-1] if tries else None
-    if wanted not in found:
+    """The attempt asked for, else the last; raises RequestError 404."""
+    number = wanted or build.attempt
+    found = await database.read(attempts.one, build.number, number)
+    if found is None and wanted is not None:
         raise RequestError(
             404,
-            f"build {number} has no attempt {wanted}; it has {len(tries)}",
-            {"build": number, "attempt": wanted},
+            f"build {build.number} has no attempt {wanted}; it has {build.attempt}",
+            {"build": build.number, "attempt": wanted},
         )
-    return found[wanted]
+    return found
 
 
 def _shape(shown: Shown) -> Timeline:
@@ -200,7 +202,7 @@ def _page(asked: str, shown: Shown) -> html.Page:
     build = shown.build
     return html.Page(
         "timeline.html",
-        f"{html.SYMBOLS[build.state]} #{build.number} timeline",
+        f"{text.SYMBOLS[build.state]} #{build.number} timeline",
         {
             "shown": shown,
             "build": build,
@@ -226,7 +228,7 @@ def _table_row(shown: Shown, stay: Stay) -> str:
     began = human_seconds((stay.started_at - shown.begin) / 1000)
     return (
         f'<tr><td title="{svg.text(stay.path)}">{sign}{svg.text(stay.name)}</td>'
-        f'<td class="is-{state}">{html.SYMBOLS[state]} {WORDS[state]}</td><td>{began}</td>'
+        f'<td class="is-{state}">{text.SYMBOLS[state]} {WORDS[state]}</td><td>{began}</td>'
         f"<td>{human_seconds(stay.seconds(shown.now))}</td>"
         f"<td>{svg.text(stay.machine or HERE)}</td><td>{svg.text(shown.why(stay))}</td></tr>"
     )
@@ -250,7 +252,7 @@ def _text(shown: Shown) -> str:
     lines = [text.headline(shown.build)]
     if shown.attempt is not None:
         lines.append(
-            f"  attempt {shown.attempt.number} of {len(shown.attempts)}: "
+            f"  attempt {shown.attempt.number} of {shown.build.attempt}: "
             f"{human_seconds(shown.seconds)}"
         )
         lines += [f"  {human_seconds(s):>8}  {name}" for name, s in shown.steps]
@@ -278,7 +280,7 @@ def _row(shown: Shown, stay: Stay) -> str:
     name = name if len(name) <= NAME else name[: NAME - 1] + "…"
     took = human_seconds(stay.seconds(shown.now))
     sign = "◆" if stay.path in shown.critical else " "
-    row = f"{sign} {html.SYMBOLS[shown.state(stay)]} {took:>8}  {name:<{NAME}} |{bar}|"
+    row = f"{sign} {text.SYMBOLS[shown.state(stay)]} {took:>8}  {name:<{NAME}} |{bar}|"
     return f"{row} {printable(stay.machine)}".rstrip()
 
 
