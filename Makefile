@@ -4,7 +4,7 @@
 # JOBS=… is how many files of tests run side by side.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults soak lint fmt bench screenshots nix-modern setup clean
+.PHONY: help demo test test-faults soak explore lint fmt bench screenshots nix-modern setup clean
 
 ARGS ?=
 SOAK ?= 600
@@ -34,6 +34,9 @@ test-faults: setup ## what takes longer: power loss, full disks, floods, many ki
 
 soak: setup ## random pushes, kills and faults against a model (SOAK=600: seconds)
 	@SOAK_SECONDS=$(SOAK) $(bin)/python -m pytest -m soak -s --timeout=0 $(ARGS)
+
+explore: setup ## the property tests with examples that were never tried
+	@$(bin)/python -m pytest -n $(JOBS) -m "hypothesis and not soak" --hypothesis-profile=explore $(ARGS)
 
 lint: setup ## ruff and mypy
 	@$(bin)/ruff check $(code)

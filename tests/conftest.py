@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster
+from hypothesis import HealthCheck, settings
 
 from ci.history.database import Database
 from tests.fakes.loop_guard import loop_guard
@@ -26,6 +27,11 @@ TESTS = Path(__file__).parent
 NIX_VERSIONS = ("installed", "modern")
 FOREIGN = ("BUILD_SERVER_", "CREDENTIALS_DIRECTORY", "GIT_", "LISTEN_", "NIX_")
 KEPT = ("NIX_SSL_CERT_FILE", "NIX_MODERN")
+
+# `make explore`: other examples each time.
+settings.register_profile(
+    "explore", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

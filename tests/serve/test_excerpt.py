@@ -30,7 +30,12 @@ SOURCE = st.sampled_from([b"web-1.2> ", b"db> ", b"web-1.20> ", b"build-server: 
 MESSAGE = "expected 200 OK, got 500 instead"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+    ]
+)
 @given(
     before=st.lists(st.tuples(SOURCE, LINE), max_size=40),
     after=st.lists(st.tuples(SOURCE, LINE), max_size=40),

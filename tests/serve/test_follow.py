@@ -66,7 +66,10 @@ async def test_every_follower_gets_every_byte_from_its_offset(
 @settings(
     max_examples=25,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+    ],
 )
 @given(
     st.lists(st.tuples(st.binary(max_size=300), st.integers(0, 300)), max_size=6),
