@@ -9,7 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Mapping,
+    Sequence,
+)
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +34,7 @@ from ci.doctor import checks as doctor_checks, credential_of
 from ci.doctor.examination import Examination
 from ci.door import Door
 from ci.health import Health, Look
-from ci.history import deliveries, outbox, pins, repositories
+from ci.history import deliveries, outbox, repositories, retention
 from ci.history.database import Database
 from ci.history.deliveries import Arrival, Receipt
 from ci.init.registration import ping_all
@@ -170,9 +177,16 @@ def _github(ground: Ground) -> GitHub:
 async def _workshop(ground: Ground, github: GitHub) -> Workshop:
     names = [repository.name for repository in ground.settings.repositories]
     numbers = await ground.database.write(repositories.ensure, names)
-    pinned = partial(ground.database.read, pins.numbers)
+
+    async def needed(
+        repository: int, builds: Collection[int], count: int
+    ) -> Collection[int]:
+        return await ground.database.read(
+            retention.needed_results, repository, builds, count
+        )
+
     return await Workshop.open(
-        ground.settings, ground.environ, github, numbers, ground.mark, pinned
+        ground.settings, ground.environ, github, numbers, ground.mark, needed
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from ci.build.command import CommandBuilder
 from ci.build.flake import FlakeBuilder
 from ci.build.holder import Holder
 from ci.build.job import Builder
-from ci.build.roots import RootKeeper, nothing_pinned
+from ci.build.roots import Needed, RootKeeper, newest_numbers
 from ci.config import Settings
 from ci.errors import ConfigurationError, DiskFull, HostFault
 from ci.history import paths
@@ -62,7 +62,7 @@ class Workshop:
         github: GitHub,
         numbers: Mapping[str, int],
         mark: str,
-        pinned: Callable[[], Awaitable[Collection[int]]] = nothing_pinned,
+        needed: Needed = newest_numbers,
     ) -> Workshop:
         """Find what the configured builders need.
 
@@ -105,7 +105,7 @@ class Workshop:
                 timeout=settings.build.timeout,
                 silent_timeout=settings.build.silent_timeout,
                 diagnose=workshop.diagnose,
-                keep_roots=RootKeeper(settings.state_dir, settings.build.keep, pinned),
+                keep_roots=RootKeeper(settings.state_dir, settings.build.keep, needed),
                 holder=workshop.holder,
             )
         return workshop

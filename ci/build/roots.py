@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ci.adapters.nix_daemon import Daemon
 from ci.build.job import Job
@@ -19,20 +20,33 @@ from ci.history.paths import root_path
 from ci.models import BuildState, Target
 
 
-async def nothing_pinned() -> Collection[int]:
-    return ()
+class Needed(Protocol):
+    async def __call__(
+        self, repository: int, builds: Collection[int], count: int, /
+    ) -> Collection[int]:
+        """Those of `builds` that are pinned, or among the newest `count` of a branch."""
+        ...
+
+
+async def newest_numbers(
+    repository: int, builds: Collection[int], count: int
+) -> Collection[int]:
+    """Where there is no history: the highest numbers."""
+    return sorted(builds)[-count:]
 
 
 @dataclass(frozen=True)
 class RootKeeper:
-    """Roots the outputs of good targets and forgets all but the last `keep_last` of each.
+    """Roots the outputs of good targets and forgets those that are not `needed`.
 
-    Those of the builds that `pinned` names stay besides.
+    A target's needed ones are those of the newest `keep_last` commits of each branch that
+    it was good for, in the order of the branch: heads are built before older commits. The
+    last ones made stay too, until others are: somebody has just asked for them.
     """
 
     state_dir: Path
     keep_last: int
-    pinned: Callable[[], Awaitable[Collection[int]]] = nothing_pinned
+    needed: Needed = newest_numbers
 
     async def keep(self, daemon: Daemon, job: Job, targets: Sequence[Target]) -> None:
         """Register links while the connection still holds the fresh outputs."""
@@ -51,8 +65,19 @@ class RootKeeper:
             await asyncio.to_thread(_link, folder, dict(target.outputs or {}))
             for output in target.outputs or {}:
                 await daemon.add_indirect_root(folder / output)
-            pinned = await self.pinned()
-            await asyncio.to_thread(_prune, folder.parent, self.keep_last, pinned)
+            await self._prune(folder, job)
+
+    async def _prune(self, made: Path, job: Job) -> None:
+        """Let go of the target's other roots on this branch, as far as nobody needs them."""
+        builds = await asyncio.to_thread(_builds, made.parent)
+        repository, last = job.claimed.repository, {job.claimed.number}
+        if job.claimed.branch is None:
+            last.update(builds[-self.keep_last :])
+        # A branch may have commits whose roots are with the branch they were built for.
+        beside = await asyncio.to_thread(_of_target, made)
+        needed = await self.needed(repository, beside, self.keep_last)
+        gone = [build for build in builds if build not in {*needed, *last}]
+        await asyncio.to_thread(_remove, made.parent, gone)
 
 
 def _link(folder: Path, outputs: dict[str, str]) -> None:
@@ -63,9 +88,23 @@ def _link(folder: Path, outputs: dict[str, str]) -> None:
         link.symlink_to(path)
 
 
-def _prune(folder: Path, keep_last: int, pinned: Collection[int]) -> None:
-    """Whatever was made last stays: after a retry that need not be the highest number."""
-    builds = [entry for entry in folder.iterdir() if int(entry.name) not in pinned]
-    builds.sort(key=lambda entry: (entry.lstat().st_mtime_ns, int(entry.name)))
-    for old in builds[:-keep_last]:
-        shutil.rmtree(old)
+def _builds(folder: Path) -> list[int]:
+    """The builds that have a root here, the last one made at the end."""
+    roots = list(folder.iterdir())
+    roots.sort(key=lambda entry: (entry.lstat().st_mtime_ns, int(entry.name)))
+    return [int(root.name) for root in roots]
+
+
+def _of_target(made: Path) -> set[int]:
+    """The builds that have a root of the same target on any branch of the repository."""
+    target = made.parent
+    return {
+        int(root.name)
+        for folder in target.parent.parent.glob(f"*/{target.name}")
+        for root in folder.iterdir()
+    }
+
+
+def _remove(folder: Path, builds: Collection[int]) -> None:
+    for build in builds:
+        shutil.rmtree(folder / str(build))

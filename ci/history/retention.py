@@ -68,6 +68,26 @@ def last_green(connection: sqlite3.Connection, repo: str, branch: str) -> Build 
     return None if row is None else builds.get(connection, row["build"])
 
 
+def needed_results(
+    connection: sqlite3.Connection,
+    repository: int,
+    numbers: Collection[int],
+    count: int,
+) -> frozenset[int]:
+    """Those of `numbers` that are pinned, or among the newest `count` of them on a branch."""
+    chosen = json.dumps(list(numbers))
+    rows = connection.execute(
+        "SELECT build FROM pins WHERE build IN (SELECT value FROM json_each(?1)) "
+        # CROSS JOIN: they are few, but a branch can be long.
+        "UNION SELECT build FROM (SELECT c.build, row_number() OVER "
+        "  (PARTITION BY c.branch ORDER BY c.position DESC) AS place "
+        "  FROM json_each(?1) CROSS JOIN branch_commits c ON c.build = value "
+        "  WHERE c.repository_id = ?2) WHERE place <= ?3",
+        (chosen, repository, count),
+    )
+    return frozenset(row["build"] for row in rows)
+
+
 def last_seen(connection: sqlite3.Connection) -> int | None:
     """The latest time that anything in the history bears, but for this instance's start."""
     row = connection.execute(

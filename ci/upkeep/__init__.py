@@ -195,7 +195,7 @@ class Upkeep:
     async def _remove_roots(self) -> None:
         rules = folders.RootRules(
             await self._database.read(retention.green_targets, self._branches),
-            await self._database.read(pins.numbers),
+            await self._database.read(pins.numbers) | self._spared,
             await self._before(self._limits.logs_for),
         )
         state_dir = self._settings.state_dir

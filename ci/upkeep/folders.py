@@ -102,13 +102,14 @@ def _version(copy: Path) -> int:
 
 @dataclass(frozen=True)
 class RootRules:
-    """Which roots stay: those of `targets`, keyed by (repository id, branch), and pins.
+    """Which roots stay: those of `targets`, keyed by (repository id, branch), and
+    those of the builds in `spared`.
 
     Of the others those made since `before` (milliseconds) stay as well.
     """
 
     targets: Mapping[tuple[int, str], Collection[str]]
-    pinned: Collection[int]
+    spared: Collection[int]
     before: int
 
 
@@ -125,7 +126,7 @@ def remove_old_roots(state_dir: Path, rules: RootRules) -> int:
             continue
         for root in _numbered(folder):
             old = root.lstat().st_mtime * 1000 < rules.before
-            if old and int(root.name) not in rules.pinned:
+            if old and int(root.name) not in rules.spared:
                 shutil.rmtree(root)
                 count += 1
         prune_empty(folder, top)

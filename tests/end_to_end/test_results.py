@@ -106,3 +106,30 @@ async def test_the_last_green_results_and_pinned_ones_survive_the_garbage_collec
 async def _commit(world: World, number: int) -> str:
     text = FLAKE.replace("NUMBER", str(number))
     return await asyncio.to_thread(world.origin.commit, {"flake.nix": text})
+
+
+async def test_the_newest_commits_keep_their_results_in_whatever_order_they_were_built(
+    tmp_path: Path, github: FakeGitHub, fresh_nix: NixStore
+) -> None:
+    """Heads are built first, older commits afterwards: those must not push them out."""
+    origin = Origin(tmp_path / "origin.git")
+    world = World(tmp_path, origin, github, fresh_nix.env, fresh_nix.program)
+    world.program = impatient.PROGRAM
+    world.build = {"keep": 2, "parallel": 1}
+    world.repository = {"branches": ["dev", "main"]}
+    shas = [await _commit(world, number) for number in range(1, 7)]
+    async with world.server() as server:
+        first = await server.finished((await server.push(shas[0]))["builds"][0])
+        # A branch that others follow is set to a commit that was built for the first.
+        await asyncio.to_thread(origin.git, "update-ref", "refs/heads/main", shas[0])
+        await server.push(shas[0], branch="main")
+        numbers = (await server.push(shas[1:], before=shas[0]))["builds"]
+        builds = [first, *[await server.finished(number) for number in numbers]]
+        await server.stop()
+    begun = sorted(builds[1:], key=lambda build: str(build["started_at"]))
+    assert begun[0]["sha"] == shas[5], "the head is built first"
+    assert begun[-1]["sha"] == shas[1]
+    results = [Path(build["targets"][0]["outputs"]["out"]) for build in builds]
+    await collect_garbage(fresh_nix)
+    # The head of main, what was built last of all, and the newest two of dev.
+    assert await exist(results) == [True, True, False, False, True, True]

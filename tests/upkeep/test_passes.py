@@ -178,10 +178,15 @@ async def test_results_of_what_is_built_no_more_are_let_go(house: House) -> None
         at=BEGINNING + 40 * DAY, state=BuildState.SUCCEEDED, targets=["packages.a"]
     )
     await house.database.write(pins.pin, green, by="Ada", at=0)
+    # Built for another branch once, and the newest of one that is watched.
+    newest = await house.build(
+        at=BEGINNING + 40 * DAY, state=BuildState.SUCCEEDED, targets=["packages.a"]
+    )
     stay = [
         root("dev", "packages.a", 7, days=0),
         root("dev", "packages.former", 8, days=20),
         root("former", "packages.a", green, days=0),
+        root("former", "packages.a", newest, days=0),
         root(None, "packages.a", 9, days=20),
     ]
     go = [
