@@ -15,6 +15,10 @@ WEBHOOK_FIX = (
     "is Funnel up (`tailscale funnel status`), is the secret the same on GitHub, does the "
     'webhook exist and send pushes? "Recent deliveries" on its page at GitHub says'
 )
+BRANCHES_FIX = (
+    "nothing of it is built: correct `branches` of that [[repository]] in the configuration "
+    "(`git ls-remote --heads` with its url lists what there is), or push one of them"
+)
 
 
 def looking(visits: Collection[Visits], slow: float) -> Check:
@@ -29,12 +33,21 @@ def looking(visits: Collection[Visits], slow: float) -> Check:
             "pushes that no webhook told of are not found until then; it is tried again "
             "by itself: check the network, the repository's url and the credential",
         )
+    blind = [_absent(visit) for visit in visits if visit.look.sees_nothing]
+    if blind:
+        return Check("reconcile", False, "; ".join(blind), BRANCHES_FIX)
     looked = [visit.good_at for visit in visits if visit.good_at is not None]
     if not looked or len(looked) < len(visits):
         return Check("reconcile", True, "looking for the first time")
     many = f"{len(visits)} repositories are" if len(visits) > 1 else "1 repository is"
     ago = human_seconds(now - min(looked))
-    return Check("reconcile", True, f"{many} as the remote shows it, {ago} ago")
+    said = [f"{many} as the remote shows it, {ago} ago"]
+    said += [_absent(visit) for visit in visits if visit.look.absent]
+    return Check("reconcile", True, "; ".join(said))
+
+
+def _absent(visit: Visits) -> str:
+    return f"{visit.name} has no branch {' or '.join(visit.look.absent)}"
 
 
 def _trouble(visit: Visits, now: float, slow: float) -> str:

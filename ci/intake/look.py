@@ -82,6 +82,17 @@ class Look:
         self._context = context
         self._wake = wake
         self._fresh = fresh
+        self._absent: frozenset[str] = frozenset()
+
+    @property
+    def absent(self) -> Sequence[str]:
+        """The watched branches that the remote did not have when it was last asked."""
+        return [name for name in self._repository.branches if name in self._absent]
+
+    @property
+    def sees_nothing(self) -> bool:
+        """Whether the remote has none of the watched branches."""
+        return len(self.absent) == len(self._repository.branches)
 
     async def __call__(self, *, alarm: Callable[[], bool]) -> bool:
         """Enqueue what nobody told of; returns whether all was settled.
@@ -110,6 +121,8 @@ class Look:
         heads = await self.heads(
             {branch: standing.watched for branch, standing in before.items()}
         )
+        gone = {branch for branch, head in heads.items() if head.sha == GONE}
+        self._absent = (self._absent - heads.keys()) | gone
         again, fault = [], None
         for branch, standing in before.items():
             try:

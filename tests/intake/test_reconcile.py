@@ -116,6 +116,28 @@ async def test_at_the_start_and_ever_again(database: Database, tmp_path: Path) -
         assert b"build_server_missed_deliveries 0.0" in exposition
 
 
+async def test_a_branch_that_the_remote_does_not_have_is_told(
+    database: Database, tmp_path: Path
+) -> None:
+    """Most likely its name is wrong in the configuration: nothing would ever be built."""
+    town = await Town(database, tmp_path, github=OFTEN).open()
+    first = await town.commit("first")
+    table = {"name": REPO, "url": town.origin.url, "branches": ["man", "release"]}
+    town.settings = parse({"github": OFTEN, "repository": [table]})
+    async with watching(town) as watcher:
+        said = await watcher.says(
+            "reconcile", f"{REPO} has no branch man or release", ok=False
+        )
+        assert "`branches`" in said.fix
+        # One that is there is enough: the other may come later.
+        await asyncio.to_thread(town.origin.git, "branch", "release", "dev")
+        said = await watcher.says("reconcile", f"{REPO} has no branch man", ok=True)
+        assert "as the remote shows it" in said.detail
+        await built(town, first)
+        await asyncio.to_thread(town.origin.git, "branch", "-D", "release")
+        await watcher.says("reconcile", "has no branch man or release", ok=False)
+
+
 async def test_never_means_that_nothing_is_asked(
     database: Database, tmp_path: Path
 ) -> None:
