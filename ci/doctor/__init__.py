@@ -27,6 +27,7 @@ from ci.doctor.examinations import (
     secrets as secrets_check,
     token,
 )
+from ci.doctor.exposure import exposure
 from ci.doctor.program_checks import (
     confinement,
     identity,
@@ -68,9 +69,12 @@ async def checks(
         looks.append(funnel(settings, secrets.webhook))
     if settings.cache is not None:
         looks.append(cache(settings.cache.url))
-    found = await asyncio.gather(*looks)
+    found, exposed = await asyncio.gather(
+        asyncio.gather(*looks),
+        exposure(settings, run=run, environ=_environment(environ)),
+    )
     at_hand = await asyncio.to_thread(_at_hand, settings, environ)
-    return [*at_hand, *found]
+    return [*at_hand, *found, *exposed]
 
 
 def _at_hand(settings: Settings, environ: Mapping[str, str]) -> list[Check]:
