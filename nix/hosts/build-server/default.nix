@@ -47,8 +47,8 @@
     };
     harmonia = {
       enable = true;
-      # After the first start: cat /var/lib/build-server-cache/public-key
-      publicKey = "build-server-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+      # After the first start: cat /var/lib/build-server-cache/public-key, and write it here.
+      # publicKey = "build-server-1:…";
     };
     funnel.enable = true;
     gc.dates = "Sun 03:15";
