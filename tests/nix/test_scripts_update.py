@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -15,7 +16,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from tests.end_to_end import impatient
 from tests.end_to_end.server import REPO, Server, World
+from tests.end_to_end.test_cache import make_key
+from tests.end_to_end.test_cache_clients import served
 from tests.fakes.github import FakeGitHub
 from tests.fakes.nix_stores import NixProgram, NixStore, private_store
 from tests.fakes.repository import Origin
@@ -36,6 +40,14 @@ HOME_ONLY = "{ homeConfigurations.alice = 1; }"
 # Options of Nix, home-manager and the like on that page.
 OF_OTHERS = {"--extra-experimental-features", "--flake", "--delete-older-than"}
 AWAY = "http://127.0.0.1:1"
+# Something that is built, so that there is something to fetch.
+PACKAGE = """{ outputs = _: {
+  packages.x86_64-linux.thing = derivation {
+    name = "thing"; system = "x86_64-linux"; builder = "/bin/sh";
+    args = [ "-c" "echo thing > $out" ];
+  };
+}; }
+"""
 
 
 @pytest.fixture
@@ -105,7 +117,7 @@ async def test_a_machine_is_updated(
         assert done.code == 0, done
         assert _locked(directory) == first
         assert "it has no build there; asking for one" in done.out
-        assert "built, and ready to be fetched" in done.out
+        assert "built; whether it can be fetched is not known" in done.out
         assert (await server.build(1))["state"] == "succeeded"
         assert machine.calls() == [f"home-manager switch --flake {directory}"]
         assert not found(stored.parent, stored.name)
@@ -125,6 +137,39 @@ async def test_a_machine_is_updated(
         assert "they were the newest already" in done.out
         assert "asking for one" not in done.out
         assert len((await server.get("/builds"))["builds"]) == 2
+
+
+async def test_ready_to_be_fetched_is_said_where_it_is_so(
+    world: World, machine: Machine, fresh_nix: NixStore
+) -> None:
+    """A cache that lacks the result first, and has it, signed, after a retry."""
+    env, cache = dict(fresh_nix.env), world.folder / "cache"
+    world.environ, world.nix = env, fresh_nix.program
+    world.repository, world.build = {}, {}
+    world.program = impatient.PROGRAM
+    nix_store = str(Path(world.nix).with_name("nix-store"))
+    public = await asyncio.to_thread(make_key, world.folder, nix_store, env)
+    cache.mkdir()
+    store = f"StoreDir: {env['NIX_STORE_DIR']}\n"
+    (cache / "nix-cache-info").write_text(store)
+    world.origin.commit({"flake.nix": PACKAGE})
+    _flake(machine, world)
+    with served(cache) as url:
+        world.extra = f'[cache]\nurl = "{url}"\npublic_key = "{public}"'
+        async with world.server() as server:
+            done = await machine.run(UPDATE, *_to(server), "--no-gc")
+            assert done.code == 0, done
+            assert "built, but not fetchable yet: " in done.out
+            assert "ready to be fetched" not in done.out
+            (target,) = (await server.build(1))["targets"]
+            to = f"file://{cache}?secret-key={world.folder}/secret&compression=none"
+            await asyncio.to_thread(
+                fresh_nix.run, "copy", "--to", to, target["outputs"]["out"]
+            )
+            await server.post("/builds/1/retry")
+            assert (await server.finished(1))["state"] == "succeeded"
+            done = await machine.run(UPDATE, *_to(server), "--no-gc")
+            assert "built, and ready to be fetched" in done.out, done
 
 
 async def test_a_build_that_still_runs_is_waited_for(

@@ -307,6 +307,21 @@ ask() {
   return "$code"
 }
 
+# The server's word on whether its cache offers what it built.
+tell_fetchable() {
+  local summary
+  summary=$(build-client --quiet -R "$repository" status --json=summary "$revision" 2>/dev/null | jq -r .summary) ||
+    summary=''
+  case $summary in
+    *' · fetchable') note "built, and ready to be fetched" ;;
+    *' · not fetchable yet: '*)
+      note "built, but not fetchable yet: ${summary##* · not fetchable yet: }"
+      note "what cannot be fetched is built here"
+      ;;
+    *) note "built; whether it can be fetched is not known: the server asks no cache" ;;
+  esac
+}
+
 wait_for_one() {
   local what="$repository ${revision:0:7} ($input)" code=0
   say "waiting for $what on $address"
@@ -320,7 +335,7 @@ wait_for_one() {
     ask status -w "$revision" || code=$?
   fi
   case $code in
-    0) note "built, and ready to be fetched" ;;
+    0) tell_fetchable ;;
     1)
       note "build-client -R $repository logs $revision shows why"
       die 3 "$what does not build; flake.lock is as it was before, and this machine too"
