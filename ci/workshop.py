@@ -13,7 +13,7 @@ from pathlib import Path
 from ci.adapters import nix_daemon, process, sandbox
 from ci.adapters.cells import Cells, Limits
 from ci.adapters.git import Mirror
-from ci.adapters.github import GitHub
+from ci.adapters.github import GitHub, refs
 from ci.adapters.nix_environment import NixEnvironment, discover
 from ci.adapters.nix_eval import Evaluator
 from ci.adapters.nix_systems import buildable_systems
@@ -123,8 +123,11 @@ class Workshop:
                 raise HostFault(f"{repo} is not configured on this server")
             repository = found[0]
 
+            # GitHub's token is for GitHub: another host that is cloned from gets none.
+            is_github = refs.is_on(self.settings.github.api_url, repository.url)
+
             async def token() -> str | None:
-                return await self.github.git_token(repo)
+                return await self.github.git_token(repo) if is_github else None
 
             self._mirrors[repo] = Mirror(
                 paths.mirror_path(self.settings.state_dir, self.numbers[repo]),

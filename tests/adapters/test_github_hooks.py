@@ -189,6 +189,19 @@ def test_which_repositories_the_api_knows(api: str, url: str, name: str | None) 
     assert refs.name_on(api, url) == name
 
 
+def test_whose_repositories_are_github_s() -> None:
+    """Whatever the path is: this decides who is shown the token."""
+    assert refs.is_on("https://api.github.com", "https://GitHub.com/o/r/s.git")
+    for url in (
+        "https://github.com.evil.example/o/r.git",
+        "https://github.com@evil.example/o/r.git",
+        "https://evil.example/github.com/r.git",
+        "git@evil.example:github.com/r.git",
+        "/github.com/o/r.git",
+    ):
+        assert not refs.is_on("https://api.github.com", url), url
+
+
 async def test_a_webhook_is_made_changed_and_pinged(
     server: FakeGitHub, github: GitHub
 ) -> None:

@@ -32,8 +32,9 @@ HELD = 1.0
 
 
 def mirror(path: Path, url: str, **options: Any) -> Mirror:
-    here = url.replace("https://127.0.0.1", "http://127.0.0.1")
-    return Mirror(path, here, stall=STALL, **options)
+    for host in ("127.0.0.1", "localhost"):
+        url = url.replace(f"https://{host}", f"http://{host}")
+    return Mirror(path, url, stall=STALL, **options)
 
 
 def lose_patience() -> None:

@@ -19,7 +19,9 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.end_to_end import impatient
 from tests.end_to_end.server import Server, World
+from tests.fakes.git_http import git_server
 from tests.fakes.push import SECRET, encode, headers, make_ping
 from tests.fakes.waiting import wait_until
 
@@ -342,3 +344,24 @@ async def test_an_invalid_configuration_is_told_and_the_server_goes_on(
     said = [line["message"] for line in server.lines]
     assert any(m.startswith("nothing was reloaded: biuld: unknown") for m in said)
     assert "the configuration changed; restart to apply it (build.parallel)" in said
+
+
+async def test_github_s_token_is_shown_to_github_alone(command_world: World) -> None:
+    """A repository may be cloned from elsewhere: from a mirror, say."""
+    world = command_world
+    world.program = impatient.PROGRAM
+    world.build |= {"sandbox": False}
+    seen = []
+    async with git_server(world.origin) as far:
+        secure = far.url.replace("http://", "https://")
+        # GitHub's stand-in is at 127.0.0.1; the other name is another host.
+        for number, host in enumerate(("127.0.0.1", "localhost"), 1):
+            world.repository["url"] = secure.replace("127.0.0.1", host)
+            far.authorizations.clear()
+            sha = await asyncio.to_thread(script, world, f"true {host}")
+            async with world.server() as server:
+                await server.push(sha)
+                assert (await server.finished(number))["state"] == "succeeded"
+                await server.stop()
+            seen.append({bool(each) for each in far.authorizations})
+    assert seen == [{True}, {False}]

@@ -49,18 +49,26 @@ async def head(github: GitHub, repo: str, branch: str, etag: str = "") -> Head |
     return await github.ask(repo, ask)
 
 
-def name_on(api_url: str, url: str) -> str | None:
-    """What the API at `api_url` calls the repository cloned from `url`; None: not its own.
+def is_on(api_url: str, url: str) -> bool:
+    """Whether the repository cloned from `url` is on the GitHub whose API is at `api_url`.
 
     `github.com` belongs to `api.github.com`, and likewise with `SUBDOMAIN.ghe.com`; a
     GitHub Enterprise Server has one host for both.
     """
+    api_host = (urlsplit(api_url).hostname or "").removeprefix("api.")
+    return _parts(url)[0].lower() == api_host.lower()
+
+
+def name_on(api_url: str, url: str) -> str | None:
+    """What the API at `api_url` calls the repository cloned from `url`; None: not its own."""
+    found = _NAME.fullmatch(_parts(url)[1])
+    return found[1] if found and is_on(api_url, url) else None
+
+
+def _parts(url: str) -> tuple[str, str]:
+    """Host and path of an address that git clones from."""
     if "://" in url:
         parts = urlsplit(url)
-        host, path = parts.hostname or "", parts.path
-    else:
-        login, _, path = url.partition(":")
-        host = login.rpartition("@")[2]
-    api_host = (urlsplit(api_url).hostname or "").removeprefix("api.")
-    found = _NAME.fullmatch(path)
-    return found[1] if found and host.lower() == api_host.lower() else None
+        return parts.hostname or "", parts.path
+    login, _, path = url.partition(":")
+    return login.rpartition("@")[2], path
