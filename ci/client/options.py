@@ -103,6 +103,8 @@ def _logs(parser: Parser) -> None:
         metavar="N",
         help="the last so many lines (default: 200 on a terminal, else all)",
     )
+    times = "when each line was written, before it (UTC)"
+    add("-t", "--timestamps", action="store_true", help=times)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--failed", action="store_true", help="of every failed target")
     which.add_argument("--all", action="store_true", help="of all, not the failed one")

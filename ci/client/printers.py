@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ci.client import as_json
 from ci.client.terminal import Side
 from ci.client.text import log_line
 
 LONGEST_LINE = 1024 * 1024
+TIME_WIDTH = len("2026-11-20T05:30:00.3Z")
 
-Line = Callable[[str], str]
+# A line and, where it is wanted, when it was written, or `-`.
+Line = Callable[[str, str | None], str]
 
 
 class Raw:
@@ -28,7 +30,8 @@ class Raw:
         self.left_out = 0
         self.empty = True
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, times: Sequence[str] = ()) -> None:
+        """More bytes; they have no lines, and so no times."""
         self.empty = self.empty and not data
         if self._kept is None:
             self._side.write(data)
@@ -52,7 +55,8 @@ class Lines:
     """Whole lines as `line` renders them; with `last`, only so many, at the end.
 
     A line may come in pieces, from several connections. One that is longer than
-    LONGEST_LINE is broken there. `total` counts all, `matched` those that were wanted.
+    LONGEST_LINE is broken there. `total` counts all, `matched` those that were wanted,
+    `dated` those whose time is known.
     """
 
     def __init__(
@@ -72,10 +76,17 @@ class Lines:
         self.empty = True
         self.total = 0
         self.matched = 0
+        self.dated = 0
+        # Of the lines that are not printed yet.
+        self._times: deque[str] = deque()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, times: Sequence[str] = ()) -> None:
+        """More of the log; `times` are those of the lines that begin in it, or none."""
+        self._times.extend(times)
         *whole, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > LONGEST_LINE:
+            if self._times:
+                self._times.append(self._times[-1])
             whole.append(self._rest)
             self._rest = b""
         self._print(whole)
@@ -94,11 +105,13 @@ class Lines:
             self._kept.clear()
 
     def _print(self, raw: list[bytes]) -> None:
-        lines = [
-            self._line(line)
-            for line in (each.decode("utf-8", "backslashreplace") for each in raw)
-            if self._matching is None or self._matching.search(bare(line))
-        ]
+        lines = []
+        for each in raw:
+            line = each.decode("utf-8", "backslashreplace")
+            time = self._times.popleft() if self._times else None
+            self.dated += time not in (None, "-")
+            if self._matching is None or self._matching.search(bare(line)):
+                lines.append(self._line(line, time))
         self.total += len(raw)
         self.matched += len(lines)
         self.empty = self.empty and not lines
@@ -121,12 +134,30 @@ def bare(line: str) -> str:
 
 def coloured(colour: bool) -> Line:
     """Lines for reading."""
-    return lambda line: log_line(line, colour=colour)
+    return lambda line, _time: log_line(line, colour=colour)
 
 
-def json_lines(build: int, target: str | None) -> Line:
-    """`{"build": 412, "line": "…"}`, with the target when it is one's."""
+def timed(side: Side) -> Line:
+    """Lines for reading, each with its time before it."""
+
+    def render(line: str, time: str | None) -> str:
+        stamp = side.paint("dim", f"{time or '-':<{TIME_WIDTH}}")
+        return f"{stamp} {log_line(line, colour=side.colour)}"
+
+    return render
+
+
+def json_lines(build: int, target: str | None, *, times: bool) -> Line:
+    """`{"build": 412, "line": "…"}`, with the target when it is one's.
+
+    `times`: with the time as well, null when it is not known.
+    """
     front: dict[str, object] = {"build": build}
     if target is not None:
         front["target"] = target
-    return lambda line: as_json.dump({**front, "line": line}, pretty=False)
+
+    def render(line: str, time: str | None) -> str:
+        dated = {"time": None if time == "-" else time} if times else {}
+        return as_json.dump({**front, **dated, "line": line}, pretty=False)
+
+    return render

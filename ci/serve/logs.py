@@ -16,7 +16,7 @@ from ci.serve import shapes
 from ci.serve.answers import either
 from ci.serve.builds import find_build
 from ci.serve.follow import Attempt
-from ci.serve.lines import of_target
+from ci.serve.lines import of_target, with_times
 from ci.serve.parameters import LogQuery, LogsQuery, build_number, query
 from ci.serve.service import Service, service_of
 from ci.serve.stream import send, stored
@@ -80,7 +80,8 @@ async def raw_log(request: web.Request, asked: LogQuery) -> web.StreamResponse:
 
     `?tail=` and `?offset=` count bytes, `?attempt=` looks at an earlier try, `?target=`
     keeps the lines of one target's own derivation (its error when it wrote none),
-    `?follow=1` goes on until the attempt ends. Empty while the build waits.
+    `?follow=1` goes on until the attempt ends, `?times=1` puts its time before each line.
+    Empty while the build waits.
     """
     service = service_of(request)
     build = await find_build(service, build_number(request))
@@ -92,8 +93,10 @@ async def raw_log(request: web.Request, asked: LogQuery) -> web.StreamResponse:
         chunks = service.watches.follow(log.attempt, start)
     else:
         chunks, length = stored(log.attempt.path, start, log.size), log.size - start
+    if asked.times:
+        chunks, length = with_times(chunks, log.attempt.path, start), None
     if target is not None and not is_command(service, build):
-        chunks, length = of_target(chunks, target), None
+        chunks, length = of_target(chunks, target, timed=asked.times), None
     return await send(request, chunks, log.headers(start), length)
 
 

@@ -136,6 +136,11 @@ class LogQuery(Query):
     follow: Flag = Field(
         False, description="1 to stream until the attempt ends, else 0"
     )
+    times: Flag = Field(
+        False,
+        description="1 to tell when the first byte of each line was written, to a tenth "
+        "of a second, else 0",
+    )
 
 
 def query(request: web.Request, model: type[Q]) -> Q:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ci.adapters.logs import index_path
 from ci.config import Settings
 from ci.history import logs as rows, paths, retention
 from ci.history.database import Database
@@ -120,6 +121,7 @@ class Logs:
         top = self.settings.state_dir / "logs"
         for log in logs:
             path = self._path(log.build, log.attempt)
+            index_path(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             prune_empty(path.parent, top)
 
@@ -139,6 +141,11 @@ def as_much_as(logs: Sequence[Log], wanted: int) -> list[Log]:
 
 
 def _size(path: Path) -> int:
+    """Bytes of a log with its index."""
+    return sum(_file_size(each) for each in (path, index_path(path)))
+
+
+def _file_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError:

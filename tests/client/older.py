@@ -10,6 +10,8 @@ from aiohttp import ClientSession, web
 
 from ci.client.as_json import AROUND
 
+NOT_KNOWN = {"times"}
+
 
 @asynccontextmanager
 async def older(url: str) -> AsyncIterator[str]:
@@ -17,6 +19,9 @@ async def older(url: str) -> AsyncIterator[str]:
     async with ClientSession() as client:
 
         async def forward(request: web.Request) -> web.Response:
+            for name in NOT_KNOWN & request.query.keys():
+                sentence = f"there is no query parameter {name}; known: tail, offset"
+                return web.json_response({"error": sentence, "status": 400}, status=400)
             headers = {"Accept": "application/json"}
             async with client.get(url + request.path_qs, headers=headers) as answer:
                 said, status = await answer.json(), answer.status

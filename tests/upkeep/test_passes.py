@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ci.adapters.logs import index_path
 from ci.errors import HistoryError
 from ci.history import logs, paths, pins, repositories, retention
 from ci.history.database import Database, connect_reader
@@ -74,6 +75,20 @@ async def test_logs_take_no_more_than_they_may(
     await house.build(at=BEGINNING + 1, log=900)
     await house.make_pass()
     assert house.logs() == [*range(1, 11), 251]
+
+
+async def test_the_index_of_a_log_counts_and_goes_with_it(
+    tmp_path: Path, database: Database
+) -> None:
+    house = open_house(tmp_path, database, retention={"logs_size": 1000})
+    await house.builds(range(BEGINNING, BEGINNING + 30))
+    first, last = (paths.log_path(tmp_path, number, 1) for number in (1, 30))
+    index_path(first).write_bytes(b"x" * 10)
+    index_path(last).write_bytes(b"x" * 695)
+    await house.make_pass()
+    assert house.logs() == list(range(2, 31)), "1005 bytes with both, 20 of the first"
+    assert not first.parent.exists()
+    assert index_path(last).exists()
 
 
 async def test_builds_beyond_the_limit_leave_nothing_behind(

@@ -10,15 +10,28 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import stat
+import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from types import TracebackType
 
 from ci.adapters.logs.hub import LogHub
+from ci.adapters.logs.times import Stamper, Times, TimesWriter, index_path, stamp
 from ci.errors import DiskFull, HostFault
 from ci.text import printable
 
-__all__ = ["LogHub", "LogWriter", "follow", "tail", "tail_offset"]
+__all__ = [
+    "LogHub",
+    "LogWriter",
+    "Stamper",
+    "Times",
+    "follow",
+    "index_path",
+    "stamp",
+    "tail",
+    "tail_offset",
+]
 
 PIECE = 64 * 1024
 # A reader that never has to wait lets others run after so many pieces.
@@ -35,10 +48,16 @@ class LogWriter:
 
     The first `limit` bytes are kept, then a line says that the rest is not; when the log
     ends its last 64 KiB follow. `size` is bytes. Raises DiskFull or HostFault when it
-    cannot be written.
+    cannot be written. Times are kept of a new log only; `clock` tells nanoseconds.
     """
 
-    def __init__(self, path: Path, limit: int, hub: LogHub | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        limit: int,
+        hub: LogHub | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
         self.path = path
         self._limit = limit
         self._end_kept = min(END_KEPT, limit // 8)
@@ -47,9 +66,13 @@ class LogWriter:
         self._end = b""
         try:
             self._file = _open(path)
-            self.size = os.fstat(self._file).st_size
+            state = os.fstat(self._file)
         except OSError as error:
             raise _fault(path, error) from error
+        self.size = state.st_size
+        self._times: TimesWriter | None = None
+        if not self.size and stat.S_ISREG(state.st_mode):
+            self._times = TimesWriter(path, clock)
         self._line_ended = True
         self._cut = self.size >= limit
 
@@ -94,6 +117,8 @@ class LogWriter:
         finally:
             os.close(self._file)
             self._file = -1
+            if self._times is not None:
+                self._times.close()
 
     def _append_end(self) -> None:
         missing, end = self._left_out - len(self._end), self._end
@@ -101,18 +126,23 @@ class LogWriter:
         if missing:
             self._say(f"{_size(missing)} are left out here")
         if end:
-            self._append(end)
+            # When it came nobody knows any more.
+            self._append(end, known=False)
 
     def _say(self, sentence: str) -> None:
         start = b"" if self._line_ended else b"\n"
         self._append(start + f"build-server: {sentence}\n".encode())
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, data: bytes, *, known: bool = True) -> None:
+        if self._times is not None and data:
+            self._times.before(self.size, len(data), known=known)
         rest = memoryview(data)
         while rest:
             try:
                 written = os.write(self._file, rest)
             except OSError as error:
+                if self._times is not None:
+                    self._times.failed(self.size)
                 raise _fault(self.path, error) from error
             rest = rest[written:]
             self.size += written

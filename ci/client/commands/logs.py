@@ -6,7 +6,7 @@ from ci.client import exits, report
 from ci.client.builds import Build, Target
 from ci.client.exits import Exit, Failure
 from ci.client.follow import Printer, Reader
-from ci.client.printers import Lines, Raw, coloured, json_lines
+from ci.client.printers import Lines, Raw, coloured, json_lines, timed
 from ci.client.session import Session
 from ci.client.text import printable
 
@@ -18,6 +18,8 @@ def run(session: Session) -> int:
     arguments = session.arguments
     if arguments.raw and arguments.grep:
         raise Failure(Exit.USAGE, "--raw has no lines, so --grep cannot choose any")
+    if arguments.raw and arguments.timestamps:
+        raise Failure(Exit.USAGE, "--raw has no lines, so -t can date none")
     if arguments.failed and arguments.follow:
         raise Failure(Exit.USAGE, "-f follows one log; --failed is for after the end")
     if arguments.target and (arguments.all or arguments.failed):
@@ -132,9 +134,17 @@ def _print(session: Session, build: Build, target: Target | None) -> None:
     elif session.arguments.grep and isinstance(printer, Lines):
         few = "line matches" if printer.matched == 1 else "lines match"
         session.screen.hint(f"{printer.matched} of {printer.total} {few}")
+    _say_if_undated(session, printer)
     if not build.final:
         command = session.words.command("logs", "-f", str(build.number))
         session.screen.hint(f"#{build.number} is {build.state}; follow: {command}")
+
+
+def _say_if_undated(session: Session, printer: Printer) -> None:
+    """Dashes alone would look like a fault of ours."""
+    undated = isinstance(printer, Lines) and printer.total and not printer.dated
+    if session.arguments.timestamps and undated:
+        session.screen.hint("the server kept no times of this log")
 
 
 def _follow(session: Session, build: Build, target: Target | None) -> Exit:
@@ -179,6 +189,7 @@ def _reader(
         target=target.own_name if target else None,
         attempt=attempt,
         offset=offset,
+        timed=session.arguments.timestamps,
     )
 
 
@@ -189,7 +200,10 @@ def _printer(
     if arguments.raw:
         return Raw(out, last=last)
     name = target.own_name if target else None
-    line = json_lines(build.number, name) if arguments.json else coloured(out.colour)
+    if arguments.json:
+        line = json_lines(build.number, name, times=arguments.timestamps)
+    else:
+        line = timed(out) if arguments.timestamps else coloured(out.colour)
     return Lines(out, line, matching=arguments.grep, last=last)
 
 

@@ -7,12 +7,14 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 from typing import Annotated
 
 from aiohttp import hdrs, web
 from markupsafe import Markup
 from pydantic import Field, StringConstraints
 
+from ci.adapters.logs import stamp
 from ci.errors import RequestError
 from ci.history import paths, timeline
 from ci.models import Build, BuildState, Target, derivation_name
@@ -22,7 +24,7 @@ from ci.serve.builds import find_build
 from ci.serve.follow import Attempt
 from ci.serve.html import Page
 from ci.serve.pages import log_file, log_page, log_search
-from ci.serve.pages.log_file import Part
+from ci.serve.pages.log_file import Lines, Part
 from ci.serve.pages.log_follow import Follower, LogNews
 from ci.serve.pages.log_page import Shown
 from ci.serve.pages.log_search import Found
@@ -58,6 +60,10 @@ class LogLine(Shape):
     text: str = Field(
         description="without the mark of its derivation; may hold escapes"
     )
+    time: str | None = Field(
+        description="with ?times=1: when its first byte was written, RFC 3339 in UTC to a "
+        "tenth of a second; null: not known"
+    )
 
 
 class LogLines(Shape):
@@ -75,7 +81,11 @@ async def show_log(request: web.Request) -> web.StreamResponse:
     asked = query(request, LogPageQuery)
     chosen = asked.q is not None or asked.from_ is not None or asked.to is not None
     as_json = request.path.endswith(".json")
-    as_page = not as_json and wanted(request, "text", ("text", "page")) == "page"
+    # A page has no times: whoever asks for them gets text.
+    as_page = (
+        not (as_json or asked.times)
+        and wanted(request, "text", ("text", "page")) == "page"
+    )
     bytewise = asked.follow or asked.tail is not None or asked.offset is not None
     if bytewise and (chosen or as_json):
         raise RequestError(
@@ -123,7 +133,9 @@ async def _find(request: web.Request, asked: LogPageQuery) -> Shown:
     end = log.size
     if shown.running:
         end = await asyncio.to_thread(log_file.whole_lines, log.attempt.path, end)
-    part = Part(log.attempt.path, end, name, asked.from_ or 1, asked.to)
+    part = Part(
+        log.attempt.path, end, name, asked.from_ or 1, asked.to, timed=asked.times
+    )
     return replace(shown, part=part)
 
 
@@ -201,6 +213,7 @@ async def _as_json(shown: Shown, q: str | None) -> web.Response:
                 n=hit.number,
                 derivation=hit.derivation or None,
                 text=hit.before + hit.text + hit.after,
+                time=_time(hit.time),
             )
             for hit in found.hits
         ]
@@ -217,30 +230,42 @@ async def _as_json(shown: Shown, q: str | None) -> web.Response:
     return await asyncio.to_thread(json_answer, answer)
 
 
+def _time(moment: int | None) -> str | None:
+    return None if moment is None else stamp(moment)
+
+
 def _some(shown: Shown) -> tuple[list[LogLine], int | None]:
     """As many lines as one answer holds, and the number of the next."""
     lines: list[LogLine] = []
     size = 0
     for piece in shown.part.lines() if shown.part else ():
         data = piece.data.split(b"\n")
-        for number, line in zip(piece.numbers, data, strict=True):
+        times = piece.times or repeat(None)
+        for number, line, time in zip(piece.numbers, data, times, strict=False):
             if len(lines) == JSON_LINES or size > JSON_BYTES:
                 return lines, number
             size += len(line)
             name, text = log_search.split(
                 line.decode("utf-8", "replace"), marked=shown.marked
             )
-            lines.append(LogLine(n=number, derivation=name or None, text=text))
+            lines.append(
+                LogLine(n=number, derivation=name or None, text=text, time=_time(time))
+            )
     return lines, None
 
 
 async def _as_text(
     request: web.Request, shown: Shown, q: str | None
 ) -> web.StreamResponse:
-    """Lines as they were written; hits with their numbers in front, as of `grep -n`."""
+    """Lines as they were written; hits with their numbers in front, as of `grep -n`.
+
+    Their times, where they were asked for, stand before that.
+    """
     found = await _search(shown, q)
+    timed = shown.part is not None and shown.part.timed
     if found is not None:
         text = "".join(
+            f"{f'{stamp(hit.time)} ' if timed else ''}"
             f"{hit.number}:{hit.derivation and hit.derivation + '> '}"
             f"{hit.before}{hit.text}{hit.after}\n"
             for hit in found.hits
@@ -249,9 +274,19 @@ async def _as_text(
     part = shown.part
 
     def pieces() -> Iterator[bytes]:
-        return (piece.data + b"\n" for piece in part.lines()) if part else iter(())
+        return (_text(piece) for piece in part.lines()) if part else iter(())
 
     return await send(request, _in_thread(pieces), {})
+
+
+def _text(lines: Lines) -> bytes:
+    if not lines.times:
+        return lines.data + b"\n"
+    data = lines.data.split(b"\n")
+    return b"".join(
+        stamp(time).encode() + b" " + line + b"\n"
+        for time, line in zip(lines.times, data, strict=True)
+    )
 
 
 async def _once(data: bytes) -> Chunks:

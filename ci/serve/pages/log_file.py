@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ci.adapters.logs import Times
+
 PIECE = 256 * 1024
 # Of a line that is longer the beginning is kept.
 ENDLESS = 1024 * 1024
@@ -24,10 +26,14 @@ TAIL_LINES, TAIL_BYTES = 20_000, 8 << 20
 
 @dataclass(frozen=True)
 class Lines:
-    """Some lines: `numbers` count from 1 in the whole log, `data` joins by newlines."""
+    """Some lines: `numbers` count from 1 in the whole log, `data` joins by newlines.
+
+    `times` are milliseconds since the epoch, None where not known; empty unless wanted.
+    """
 
     numbers: Sequence[int]
     data: bytes
+    times: Sequence[int | None] = ()
 
     def some(self, first: int, last: int) -> Lines:
         """Those from index `first` to before index `last`."""
@@ -35,7 +41,8 @@ class Lines:
             return self
         first = max(0, first)
         kept = self.data.split(b"\n")[first:last]
-        return Lines(self.numbers[first:last], b"\n".join(kept))
+        times = self.times[first:last]
+        return Lines(self.numbers[first:last], b"\n".join(kept), times)
 
     def of(self, name: str | None) -> Lines:
         """Those that a derivation of that name wrote; all for None."""
@@ -48,7 +55,8 @@ class Lines:
             at = match.start()
             numbers.append(number)
             found.append(match[0])
-        return Lines(numbers, b"\n".join(found))
+        times = [self.times[each - self.numbers[0]] for each in numbers if self.times]
+        return Lines(numbers, b"\n".join(found), times)
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ class Part:
     """Which part of a log: one derivation's lines, a range of numbers, or both.
 
     `end` is the byte to stop before; `last` the last line number, None for the log's.
+    `timed`: its lines have times.
     """
 
     path: Path
@@ -63,10 +72,12 @@ class Part:
     name: str | None = None
     first: int = 1
     last: int | None = None
+    timed: bool = False
 
     def lines(self) -> Iterator[Lines]:
         """All of them in order, piece by piece; raises OSError when the log has gone."""
-        for piece in _pieces(self.path, self.end):
+        times = Times(self.path) if self.timed else None
+        for piece in _pieces(self.path, self.end, times):
             first, last = piece.numbers[0], piece.numbers[-1]
             if self.last is not None and first > self.last:
                 return
@@ -167,9 +178,13 @@ def newlines(path: Path, end: int) -> int:
     return count
 
 
-def _pieces(path: Path, end: int) -> Iterator[Lines]:
+def _pieces(path: Path, end: int, times: Times | None) -> Iterator[Lines]:
     """All lines before byte `end`; none is longer than ENDLESS and a piece."""
     number, rest, skipping = 1, b"", False
+    # Where the next piece begins, and how much of its first line is left out.
+    start = dropped = 0
+    if times is not None:
+        times.look()
     with path.open("rb", buffering=0) as file:
         while end > 0:
             piece = file.read(min(PIECE, end))
@@ -177,7 +192,8 @@ def _pieces(path: Path, end: int) -> Iterator[Lines]:
                 raise OSError(f"{path} became shorter while it was read")
             end -= len(piece)
             if skipping:
-                _, newline, piece = piece.partition(b"\n")
+                left_out, newline, piece = piece.partition(b"\n")
+                dropped += len(left_out)
                 if not newline:
                     continue
                 skipping = False
@@ -185,9 +201,24 @@ def _pieces(path: Path, end: int) -> Iterator[Lines]:
             whole, newline, rest = (rest + piece).rpartition(b"\n")
             if newline:
                 count = whole.count(b"\n") + 1
-                yield Lines(range(number, number + count), whole)
+                moments = _moments(times, whole, start, dropped) if times else ()
+                yield Lines(range(number, number + count), whole, moments)
                 number += count
+                start += len(whole) + 1 + dropped
+                dropped = 0
             if len(rest) > ENDLESS:
+                dropped += len(rest) - KEPT
                 rest, skipping = rest[:KEPT], True
     if rest:
-        yield Lines(range(number, number + 1), rest)
+        moments = _moments(times, rest, start, dropped) if times else ()
+        yield Lines(range(number, number + 1), rest, moments)
+
+
+def _moments(times: Times, data: bytes, start: int, dropped: int) -> list[int | None]:
+    """The times of lines that begin at `start`; of the first so much is left out."""
+    found = []
+    for line in data.split(b"\n"):
+        found.append(times.at(start))
+        start += len(line) + 1 + dropped
+        dropped = 0
+    return found

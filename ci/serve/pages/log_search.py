@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import repeat
 
 from ci.serve.pages.ansi import stripped
 from ci.serve.pages.log_file import Lines, Part
@@ -17,13 +18,17 @@ _MARK = re.compile(r"(?:build-server: |([0-9A-Za-z+\-._?=]{1,211})> )?")
 
 @dataclass(frozen=True)
 class Hit:
-    """A line that has the text: what stands before, the text itself, what comes after."""
+    """A line that has the text: what stands before, the text itself, what comes after.
+
+    `time` is milliseconds since the epoch; None when not known, or not asked for.
+    """
 
     number: int
     derivation: str
     before: str
     text: str
     after: str
+    time: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ def _hits(lines: Lines, wanted: str, *, marked: bool) -> list[Hit]:
     if wanted not in text.lower():
         return []
     hits = []
-    for number, line in zip(lines.numbers, text.split("\n"), strict=True):
+    times = lines.times or repeat(None)
+    for number, line, time in zip(lines.numbers, text.split("\n"), times, strict=False):
         if wanted not in line.lower():
             continue
         derivation, shown = split(line.removesuffix("\r"), marked=marked)
@@ -77,6 +83,7 @@ def _hits(lines: Lines, wanted: str, *, marked: bool) -> list[Hit]:
                     ("…" if begin else "") + shown[begin:at],
                     shown[at:end],
                     shown[end : end + _AFTER],
+                    time,
                 )
             )
     return hits
