@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from ci.adapters.logs import LogWriter, Stamper, Times, index_path, stamp
-from ci.adapters.logs.times import TICK_MS
+from ci.adapters.logs.times import TICK_MS, _record
 from ci.errors import HostFault
 from tests.fakes.waiting import wait_until
 
@@ -56,6 +56,16 @@ class Writes:
     def own(self, offset: int) -> int:
         """When the byte at `offset` was written."""
         return next(at for end, at in self.written if offset < end)
+
+    def around(self, offset: int) -> tuple[int, int]:
+        """(earliest, latest) moment at which the byte can have been written.
+
+        Both are its own unless the clock went back: it was never later than what the
+        clock said afterwards, nor earlier than what it had said before.
+        """
+        index = next(n for n, (end, _) in enumerate(self.written) if offset < end)
+        moments = [at for _, at in self.written]
+        return min(moments[index:]), max(moments[: index + 1])
 
 
 def lines(data: bytes) -> Iterator[int]:
@@ -134,7 +144,9 @@ def test_whatever_is_lost_no_time_is_wrong(
         found = read(log.path)
         for offset, at in zip(lines(log.path.read_bytes()), found, strict=True):
             if at is not None:
-                assert at <= log.own(offset) < at + TICK_MS
+                earliest, latest = log.around(offset)
+                assert at <= latest
+                assert earliest < at + TICK_MS
         known = [at for at in found if at is not None]
         assert known == sorted(known)
 
@@ -144,6 +156,56 @@ def _lose(index: Path, cut: int, *, zeros: bool) -> None:
     data = index.read_bytes()
     lost = b"\0" * max(0, len(data) - cut) if zeros else b""
     index.write_bytes(data[:cut] + lost)
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_a_record_that_is_torn_at_any_byte_says_nothing(
+    tmp_path: Path, zeros: bool
+) -> None:
+    log = Writes(tmp_path / "1.log")
+    for _ in range(4):
+        log.write(b"line\n", after=40_000)
+    whole = index_path(log.path).read_bytes()
+    expected = [BEGINNING + 40_000 * number for number in (1, 2, 3, 4)]
+    for cut in range(len(whole)):
+        index_path(log.path).write_bytes(whole)
+        _lose(index_path(log.path), cut, zeros=zeros)
+        known = max(0, cut - HEAD) // RECORD
+        # The last byte of a sum can be a zero that was lost.
+        if zeros and whole[cut:].strip(b"\0") == b"":
+            known += 1
+        assert read(log.path) == [*expected[:known], *[None] * (4 - known)]
+
+
+def test_records_that_go_back_end_what_is_known(tmp_path: Path) -> None:
+    log = Writes(tmp_path / "1.log")
+    older = Writes(tmp_path / "2.log", now=BEGINNING - 90_000)
+    for after in (0, 1_000, 1_000):
+        log.write(b"line\n", after=after)
+        older.write(b"line\n", after=after)
+    records = index_path(log.path).read_bytes()
+    later_first = records[: HEAD + RECORD] + records[HEAD + 2 * RECORD :]
+    for index in (later_first + records[HEAD + RECORD :], records + records[HEAD:]):
+        index_path(log.path).write_bytes(index)
+        found = [at for at in read(log.path) if at is not None]
+        assert found == sorted(found)
+    # Offsets that go on, times that do not.
+    went_back = bytearray(records)
+    went_back[HEAD + 2 * RECORD :] = _record(10, 5, 3)
+    index_path(log.path).write_bytes(bytes(went_back))
+    assert read(log.path) == [BEGINNING, BEGINNING + 1_000, None]
+
+
+def test_a_log_that_was_last_changed_before_its_last_record_is_not_trusted(
+    tmp_path: Path,
+) -> None:
+    log = Writes(tmp_path / "1.log")
+    for after in (0, 5_000, 10):
+        log.write(b"line\n", after=after)
+    assert read(log.path) == [BEGINNING, BEGINNING + 5_000, BEGINNING + 5_000]
+    at = (BEGINNING + 3_000) * 1_000_000
+    os.utime(log.path, ns=(at, at))
+    assert read(log.path) == [BEGINNING, BEGINNING + 5_000, None]
 
 
 def test_a_clock_that_is_set_back_says_nothing_until_it_has_caught_up(
