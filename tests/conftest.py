@@ -22,6 +22,7 @@ from tests.fakes.nix_stores import (
     private_store,
     served,
 )
+from tests.fakes.ports import keep_port, port_of
 
 TESTS = Path(__file__).parent
 NIX_VERSIONS = ("installed", "modern")
@@ -84,6 +85,13 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     opened = await Database.open(tmp_path / "history.sqlite")
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """The URL of a port of this host on which nobody listens while the test runs."""
+    with keep_port() as kept:
+        yield f"http://127.0.0.1:{port_of(kept)}"
 
 
 @pytest.fixture(scope="session", params=NIX_VERSIONS)

@@ -215,14 +215,12 @@ def deaf() -> Iterator[str]:
 
 
 async def test_a_remote_out_of_reach_costs_nobody_an_attempt(
-    deaf: str, tmp_path: Path
+    deaf: str, nowhere: str, tmp_path: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        refused = closed.getsockname()[1]
     for url in (
         deaf,
-        f"http://127.0.0.1:{refused}/x.git",
-        f"ssh://git@127.0.0.1:{refused}/x.git",
+        f"{nowhere}/x.git",
+        f"{nowhere.replace('http://', 'ssh://git@')}/x.git",
         "https://no-such-host.invalid/x.git",
     ):
         mirror = mirror_of(url, tmp_path, stall=1)

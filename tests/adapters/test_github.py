@@ -266,10 +266,8 @@ async def test_half_a_connection_is_not_waited_for(server: FakeGitHub) -> None:
     assert len(server.taken) == 1
 
 
-async def test_nobody_home_is_unavailable() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    async with connected(f"http://127.0.0.1:{port}") as github:
+async def test_nobody_home_is_unavailable(nowhere: str) -> None:
+    async with connected(nowhere) as github:
         with pytest.raises(GitHubUnavailable, match="no answer"):
             await post(github)
 

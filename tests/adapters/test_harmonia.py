@@ -286,10 +286,9 @@ async def test_a_cache_that_falls_silent_is_not_asked_path_by_path(
     assert len(asked) == 1 + harmonia.PARALLEL
 
 
-async def test_nobody_at_home(unused_tcp_port: int) -> None:
-    url = f"http://127.0.0.1:{unused_tcp_port}"
-    assert not await cache_running(url)
-    found = await fetchable([MISSING], url, f"{NAME}:{'A' * 43}=")
+async def test_nobody_at_home(nowhere: str) -> None:
+    assert not await cache_running(nowhere)
+    found = await fetchable([MISSING], nowhere, f"{NAME}:{'A' * 43}=")
     reason = found[MISSING]
     assert reason is not None
-    assert reason.startswith(f"{url}/nix-cache-info does not answer: ")
+    assert reason.startswith(f"{nowhere}/nix-cache-info does not answer: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 import sys
 import time
@@ -18,6 +19,7 @@ from ci.adapters.metrics import Metrics
 from ci.serve.service import SERVICE
 from tests.client.programs import Programs
 from tests.fakes import tree
+from tests.fakes.ports import keep_port, port_of
 from tests.serve.conftest import VERSION, Served, served
 
 __all__ = ["served"]
@@ -43,8 +45,13 @@ class House(Programs):
     """The clients, the server they ask, and its history."""
 
     served: Served = field(kw_only=True)
-    port: int = 0
+    _kept: socket.socket = field(default_factory=keep_port)
     _runner: web.AppRunner | None = None
+
+    @property
+    def port(self) -> int:
+        """Ours between two runs of the server, too."""
+        return port_of(self._kept)
 
     @property
     def url(self) -> str:
@@ -56,13 +63,12 @@ class House(Programs):
         return self.served.application()
 
     async def open(self) -> None:
-        """Start the server, on the port that it had before if it had one."""
+        """Start the server, each time on the same port."""
         self._runner = web.AppRunner(
             self.application(), handler_cancellation=True, shutdown_timeout=0.1
         )
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
-        self.port = self._runner.addresses[0][1]
         self.environ["BUILD_SERVER_URL"] = self.url
 
     async def close(self) -> None:
@@ -70,6 +76,11 @@ class House(Programs):
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    async def leave(self) -> None:
+        """Stop it for good: the port may be anybody's."""
+        await self.close()
+        self._kept.close()
 
     def followers(self) -> int:
         """How many follow a log now."""
@@ -157,8 +168,8 @@ async def house(served: Served, programs: Programs) -> AsyncIterator[House]:
 @asynccontextmanager
 async def open_house(served: Served, programs: Programs) -> AsyncIterator[House]:
     opened = House(programs.directory, dict(programs.environ), served=served)
-    await opened.open()
     try:
+        await opened.open()
         yield opened
     finally:
-        await opened.close()
+        await opened.leave()

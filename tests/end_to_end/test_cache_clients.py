@@ -29,6 +29,7 @@ from tests.end_to_end.test_cache import make_key
 from tests.fakes.flakes import one_package
 from tests.fakes.github import FakeGitHub
 from tests.fakes.nix_stores import NixStore
+from tests.fakes.ports import keep_port, port_of
 from tests.fakes.repository import Origin
 from tests.fakes.waiting import wait_until
 from tests.nix.client_settings import client_settings
@@ -242,9 +243,8 @@ async def test_harmonia_serves_a_client(harmonia_bin: str, built: Built) -> None
 def harmonia(program: str, built: Built) -> Iterator[str]:
     """Harmonia for the server's store, signing with its key."""
     folder, env = built.world.folder, built.store.env
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    kept = keep_port()
+    address = f"127.0.0.1:{port_of(kept)}"
     config = folder / "harmonia.toml"
     config.write_text(
         f'bind = "{address}"\nworkers = 1\n'
@@ -262,6 +262,7 @@ def harmonia(program: str, built: Built) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+        kept.close()
 
 
 def answers(url: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from tests.end_to_end.test_push import flake
 from tests.fakes.github import TOKEN, FakeGitHub
 from tests.fakes.github_hooks import Hook
 from tests.fakes.nix_stores import NixStore
+from tests.fakes.ports import keep_port, port_of
 from tests.fakes.push import make_commit, make_push
 from tests.fakes.repository import Origin
 from tests.fakes.waiting import wait_until
@@ -66,12 +66,6 @@ class FirstDay(World):
     private: str = ""
 
 
-def _free_address() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{listener.getsockname()[1]}"
-
-
 async def _row(server: Server, key: str) -> Row:
     rows: list[Row] = (await server.get("/setup"))["rows"]
     return next(row for row in rows if row["key"] == key)
@@ -91,7 +85,14 @@ async def test_from_nothing_to_a_posted_status(
     tmp_path: Path, origin: Origin, github: FakeGitHub, nix: NixStore
 ) -> None:
     day = FirstDay(tmp_path, origin, github, nix.env, nix.program)
-    day.public, day.private = _free_address(), _free_address()
+    with keep_port() as public, keep_port() as private:
+        day.public = f"127.0.0.1:{port_of(public)}"
+        day.private = f"127.0.0.1:{port_of(private)}"
+        await _first_day(day, github)
+
+
+async def _first_day(day: FirstDay, github: FakeGitHub) -> None:
+    tmp_path, origin = day.folder, day.origin
     (tmp_path / "token").write_text(TOKEN)
     said = await day.init()
     assert "made on GitHub" in said

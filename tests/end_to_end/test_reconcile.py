@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 from datetime import timedelta
 from itertools import pairwise
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.end_to_end.server import REPO, Server, World
+from tests.fakes.ports import keep_port, port_of
 from tests.fakes.push import make_commit, make_push
 from tests.fakes.waiting import wait_until
 
@@ -224,8 +224,13 @@ async def test_polling_alone_finds_pushes_and_asks_git_only_when_something_moved
 async def test_what_github_could_not_deliver_is_asked_for_and_counted(
     command_world: World,
 ) -> None:
-    world, hooks = command_world, command_world.github.hooks
-    world.public = f"127.0.0.1:{_free_port()}"
+    with keep_port() as kept:
+        command_world.public = f"127.0.0.1:{port_of(kept)}"
+        await _missed_and_asked_for(command_world)
+
+
+async def _missed_and_asked_for(world: World) -> None:
+    hooks = world.github.hooks
     world.build = PARALLEL
     hook = hooks.add(REPO, f"http://{world.public}/webhook")
     shas = [commit(world, "commit 0")]
@@ -264,12 +269,6 @@ async def test_what_github_could_not_deliver_is_asked_for_and_counted(
 def _told(sha: str, title: str, before: str = "") -> dict[str, Any]:
     made = [make_commit(sha, title)]
     return make_push(made, before=before or None, created=not before)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def _bs(server: Server) -> str:

@@ -185,7 +185,6 @@ async def test_a_status_that_github_refused_for_a_while_arrives_after_a_restart(
 ) -> None:
     world = command_world
     sha = world.origin.commit({"ci": "#!/bin/sh\n"}, executable=["ci"])
-    port = world.github.port
     await world.github.stop()
     async with world.server() as server:
         await server.push(sha)
@@ -193,7 +192,7 @@ async def test_a_status_that_github_refused_for_a_while_arrives_after_a_restart(
         health = await server.get("/health")
         await server.stop()
     assert health["status"] in {"healthy", "degraded"}
-    await world.github.start(port)
+    await world.github.start()
     async with world.server():
         await world.github.wait_for(sha, "success", timeout=30)
 

@@ -19,6 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.fakes.ports import keep_port, port_of
+
 BAD_GATEWAY = (
     b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 )
@@ -36,7 +38,8 @@ class Funnel:
         self.context = context
         self.target: tuple[str, int] = ("127.0.0.1", 1)
         self.stalled = False
-        self.port = 0
+        self._kept = keep_port()
+        self.port = port_of(self._kept)
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
 
@@ -51,12 +54,12 @@ class Funnel:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+        self._kept.close()
 
     async def open(self) -> None:
         self._server = await asyncio.start_server(
             self._serve, "127.0.0.1", self.port, ssl=self.context
         )
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """Take no connection any more, and cut those that there are."""

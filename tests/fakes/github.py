@@ -27,6 +27,7 @@ from tests.fakes import github_contract
 from tests.fakes.github_hooks import Answer, Hooks
 from tests.fakes.github_refusal import Refusal, refused
 from tests.fakes.misbehave import Reply
+from tests.fakes.ports import keep_port, port_of
 
 TOKEN = "github_pat_11AAAAAAA0_test"
 JWT_LIFE = 600
@@ -88,11 +89,12 @@ class FakeGitHub:
         self.violations: list[str] = []
         self.requests: list[Seen] = []
         self.taken: list[Status] = []
-        self.url = ""
         self._plan: deque[Reply | None] = deque()
         self._silent_until = 0.0
         self._mutations = 0
         self._changed = asyncio.Condition()
+        self._kept = keep_port()
+        self.url = f"http://127.0.0.1:{port_of(self._kept)}"
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> FakeGitHub:
@@ -105,12 +107,12 @@ class FakeGitHub:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.stop()
+        await self.close()
         if error is None:
             assert self.violations == [], self.violations
 
-    async def start(self, port: int = 0) -> None:
-        """Listen on 127.0.0.1; the same port again is GitHub coming back."""
+    async def start(self) -> None:
+        """Listen on 127.0.0.1; after `stop`, on the same port: GitHub is back."""
         application = web.Application(client_max_size=1 << 20)
         application.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(
@@ -120,9 +122,9 @@ class FakeGitHub:
             handler_cancellation=True,
         )
         await self._runner.setup()
+        port = port_of(self._kept)
         site = web.TCPSite(self._runner, "127.0.0.1", port, reuse_address=True)
         await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
         """Stop listening: connections are refused from now on."""
@@ -130,6 +132,11 @@ class FakeGitHub:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    async def close(self) -> None:
+        """Stop for good: the port may be anybody's."""
+        await self.stop()
+        self._kept.close()
 
     @property
     def port(self) -> int:

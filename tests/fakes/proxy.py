@@ -17,6 +17,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
 
+from tests.fakes.ports import keep_port, port_of
+
 PIECE = 64 * 1024
 
 
@@ -67,11 +69,16 @@ class Proxy:
 
     target: int
     fault: Fault | None = None
-    port: int = 0
     connections: int = 0
     hanging: int = 0
     _server: asyncio.Server | None = None
+    _kept: socket.socket = field(default_factory=keep_port)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def port(self) -> int:
+        """Ours while it is closed, too."""
+        return port_of(self._kept)
 
     def url(self, url: str) -> str:
         """The same address, reached through here."""
@@ -83,7 +90,6 @@ class Proxy:
         self._server = await asyncio.start_server(
             self._accept, "127.0.0.1", self.port, reuse_address=True
         )
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """Refuse connections from now on, and end those that there are."""
@@ -91,6 +97,11 @@ class Proxy:
             self._server.close()
             self._server = None
         await self._end_all()
+
+    async def give_up(self) -> None:
+        """Close for good: the port may be anybody's."""
+        await self.close()
+        self._kept.close()
 
     async def cure(self) -> None:
         """A good network from now on."""
@@ -201,8 +212,8 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def fault_proxy(target: int) -> AsyncIterator[Proxy]:
     """A proxy before `target`, a port of this host, for as long as the block lasts."""
     proxy = Proxy(target)
-    await proxy.open()
     try:
+        await proxy.open()
         yield proxy
     finally:
-        await proxy.close()
+        await proxy.give_up()

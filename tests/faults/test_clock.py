@@ -69,7 +69,6 @@ async def _live_through(
     )
     await server.push(long)
     await wait_until((world.folder / "long-may-end.reached").exists)
-    port = world.github.port
     await world.github.stop()
     _set(clock, jumps[0])
     quick = world.origin.commit(script("echo quick"), executable=["ci"])
@@ -87,7 +86,7 @@ async def _live_through(
     await wait_until(waits, 20, what="the build whose remote is away")
     _set(clock, jumps[1])
     await asyncio.to_thread(shutil.move, away, world.origin.path)
-    await world.github.start(port)
+    await world.github.start()
     open_gate(world.folder, "long-may-end")
     await server.push(last, before=unreachable)
     return [long, quick, unreachable, last]

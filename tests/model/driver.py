@@ -148,7 +148,7 @@ command = ["./ci"]
         if self.server is not None:
             self._signal(signal.SIGCONT)
         await self._down()
-        await self.github.stop()
+        await self.github.close()
 
     # The server's process
 
@@ -359,7 +359,7 @@ command = ["./ci"]
     async def outage(self, up: bool) -> None:
         """GitHub goes away, or comes back."""
         if up and not self.github_up:
-            await self.github.start(self.github.port)
+            await self.github.start()
         elif not up and self.github_up:
             await self.github.stop()
         self.github_up = up

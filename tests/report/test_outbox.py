@@ -489,14 +489,13 @@ async def test_a_sender_that_dies_in_a_post_leaves_it_to_the_next(world: World) 
 
 
 async def test_github_may_be_away_for_a_while(world: World) -> None:
-    port = world.server.port
     await world.server.stop()
     async with world.running() as outbox:
         sha = await world.build(BuildState.SUCCEEDED)
         while not outbox.trouble:
             await world.wake.wait(world.wake.count, 0.01)
         assert "no answer" in outbox.trouble
-        await world.server.start(port)
+        await world.server.start()
         await world.server.wait_for(sha, "success")
 
 
