@@ -57,11 +57,15 @@ class Region:
         self._wakeup_before = signal.set_wakeup_fd(
             self._wake[1], warn_on_full_buffer=False
         )
-        for number, handler in (
-            (signal.SIGWINCH, _notice),
-            (signal.SIGTERM, _leave),
-            (signal.SIGTSTP, self._suspend),
-        ):
+        handlers = {
+            signal.SIGWINCH: _notice,
+            signal.SIGTERM: self._leave,
+            signal.SIGTSTP: self._suspend,
+        }
+        # A shell's `&` has had Ctrl-C ignored.
+        if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+            handlers[signal.SIGINT] = self._interrupt
+        for number, handler in handlers.items():
             self._before[number] = signal.signal(number, handler)
         for side in self._sides:
             side.make_room = self.clear
@@ -75,9 +79,7 @@ class Region:
     ) -> None:
         for side in self._sides:
             side.make_room = None
-        # The terminal may have gone; then there is nothing to restore.
-        with suppress(OSError):
-            self._restore()
+        self._restore()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup_before)
@@ -113,12 +115,26 @@ class Region:
                 os.read(self._wake[0], 4096)
 
     def _restore(self) -> None:
-        self.clear()
-        self._write(_SHOW)
+        # The terminal may have gone; then there is nothing to restore.
+        with suppress(OSError):
+            self.clear()
+            self._write(_SHOW)
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        # Here, for a second signal may come before the end of `with` does it.
+        self._restore()
+        raise SystemExit(TERMINATED)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._restore()
+        raise KeyboardInterrupt
 
     def _suspend(self, number: int, frame: FrameType | None) -> None:
         """Ctrl-Z: the shell gets its terminal as it was; the next frame draws anew."""
+        drawn = self._drawn
         self._restore()
+        # It may have come in the middle of a frame.
+        self._drawn = drawn
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, self._suspend)
@@ -136,7 +152,3 @@ class Region:
 
 def _notice(number: int, frame: FrameType | None) -> None:
     """The wake-up descriptor tells it to whoever pauses."""
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(TERMINATED)

@@ -6,9 +6,11 @@ import errno
 import itertools
 import os
 import signal
+import subprocess
 import sys
 import termios
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import FileIO
 from types import FrameType
 
@@ -18,6 +20,7 @@ import pytest
 from ci.client import region as module
 from ci.client.region import Region
 from ci.client.terminal import Screen, Side
+from tests.fakes.tree import CHECKOUT
 
 ROWS = ["heading", "a target", "its log"]
 COLUMNS, LINES = 40, 12
@@ -36,7 +39,9 @@ class Interruption:
         if frame.f_code.co_filename != module.__file__:
             return None
         frame.f_trace_opcodes = True
-        if event == "opcode":
+        # As long as it is `region` that hears it.
+        heard = signal.getsignal(self.number) != signal.SIG_DFL
+        if event == "opcode" and heard:
             self.left -= 1
             if self.left == 0:
                 signal.raise_signal(self.number)
@@ -50,26 +55,44 @@ def _draw(region: Region) -> None:
     region.draw(ROWS)
 
 
-def _shown(interruption: Interruption) -> tuple[pyte.Screen, bytes]:
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Who is interrupted at its very end may leave its handlers; in a program it ends."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGTSTP, signal.SIGWINCH)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(-1)
+
+
+def _written(interruption: Interruption) -> bytes:
     master, slave = os.openpty()
     termios.tcsetwinsize(slave, (LINES, COLUMNS))
     screen = Screen("bs", {"TERM": "xterm"})
     screen.out = Side(slave, {"TERM": "xterm"}, None)
     before = sys.gettrace()
     try:
-        with suppress(SystemExit, KeyboardInterrupt), Region(screen) as region:
+        with (
+            _handlers_kept(),
+            suppress(SystemExit, KeyboardInterrupt),
+            Region(screen) as region,
+        ):
             sys.settrace(interruption)
-            try:
-                _draw(region)
-            finally:
-                sys.settrace(before)
+            _draw(region)
     finally:
+        sys.settrace(before)
         os.close(slave)
     with open(master, "rb", buffering=0) as terminal:
-        data = b"".join(iter(lambda: _read(terminal), b""))
+        return b"".join(iter(lambda: _read(terminal), b""))
+
+
+def _shown(data: bytes) -> pyte.Screen:
     shown = pyte.Screen(COLUMNS, LINES)
     pyte.ByteStream(shown).feed(data)
-    return shown, data
+    return shown
 
 
 def _read(terminal: FileIO) -> bytes:
@@ -82,17 +105,41 @@ def _read(terminal: FileIO) -> bytes:
         raise
 
 
+def interrupt_everywhere(number: signal.Signals) -> None:
+    known: set[bytes] = set()
+    for instruction in itertools.count(1):
+        interruption = Interruption(number, instruction)
+        data = _written(interruption)
+        if data not in known:
+            known.add(data)
+            shown = _shown(data)
+            left = [line.rstrip() for line in shown.display if line.strip()]
+            assert left in ([], ["said for good"]), (instruction, data)
+            assert not shown.cursor.hidden, (instruction, data)
+            assert data.count(b"\x1b[?2026h") == data.count(b"\x1b[?2026l")
+        if interruption.left > 0:
+            break
+    assert instruction > 100
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_at_any_instruction_leaves_nothing_drawn(
     number: signal.Signals,
 ) -> None:
-    for instruction in itertools.count(1):
-        interruption = Interruption(number, instruction)
-        shown, data = _shown(interruption)
-        left = [line.rstrip() for line in shown.display if line.strip()]
-        assert left in ([], ["said for good"]), (instruction, data)
-        assert not shown.cursor.hidden, (instruction, data)
-        assert data.count(b"\x1b[?2026h") == data.count(b"\x1b[?2026l")
-        if interruption.left > 0:
-            break
-    assert instruction > 100
+    interrupt_everywhere(number)
+
+
+CTRL_Z = """
+import signal
+from tests.client.test_region import interrupt_everywhere
+interrupt_everywhere(signal.SIGTSTP)
+"""
+
+
+def test_ctrl_z_at_any_instruction_leaves_nothing_drawn_in_the_end() -> None:
+    # The kernel stops nobody in a session without a shell: it goes on at once.
+    argv = [sys.executable, "-c", CTRL_Z]
+    done = subprocess.run(
+        argv, cwd=CHECKOUT, start_new_session=True, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
