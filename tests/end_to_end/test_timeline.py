@@ -12,17 +12,17 @@ from tests.end_to_end.server import Server, World
 from tests.fakes.flakes import for_this_machine
 from tests.fakes.waiting import wait_until
 
-# b needs a; c needs nothing, and is done before either. Nix 2.8 tells the second in which
-# c has ended: a and b take longer than what that leaves open.
+# b needs a; c needs nothing, and is done before either. With Nix 2.8 an end is known to
+# little more than a second, less on a host that is slow to hear of it: a and b take longer.
 FLAKE = """{ outputs = { self }: let
   make = name: seconds: needs: derivation {
     inherit name needs; system = "x86_64-linux"; builder = "/bin/sh";
     PATH = "/usr/bin:/bin"; args = [ "-c" "echo NUMBER; sleep ${seconds}; echo > $out" ];
   };
-  a = make "a" "LONG" [ ]; b = make "b" "0.5" [ a ]; c = make "c" "0.1" [ ];
+  a = make "a" "LONG" [ ]; b = make "b" "1.3" [ a ]; c = make "c" "0.1" [ ];
 in { packages.x86_64-linux = { inherit b c; }; }; }
 """
-LONG = "1.8"
+LONG = "1.6"
 
 
 async def commit(world: World, number: int, long: str = LONG) -> str:
@@ -69,7 +69,7 @@ async def test_steps_needs_critical_path_and_trace_agree_with_what_was_built(
     assert names == ["fetching", "fetching inputs", "evaluating", "building"]
     spent = sum(step["seconds"] for step in steps)
     assert build["seconds"] - 1 < spent <= build["seconds"] + 0.1
-    assert steps[-1]["seconds"] >= 2.3
+    assert steps[-1]["seconds"] >= 2.9
 
     built = by_name(timeline)
     assert set(built) == {"a", "b", "c"}
@@ -78,7 +78,7 @@ async def test_steps_needs_critical_path_and_trace_agree_with_what_was_built(
     needs = {name: found["needs"] for name, found in built.items()}
     assert needs == {"a": [], "b": [path_of["a"]], "c": []}
     assert timeline["critical_path"] == [path_of["a"], path_of["b"]]
-    # What is told late, on a busy host, makes it look shorter than its 2.3 s.
+    # What is told late, on a busy host, makes it look shorter than its 2.9 s.
     assert 1.5 <= timeline["critical_seconds"] <= steps[-1]["seconds"]
     ended = {name: at(d["started_at"]) + d["seconds"] for name, d in built.items()}
     # Also with Nix 2.8, which tells no end before that of the whole request.
