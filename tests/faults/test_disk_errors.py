@@ -161,6 +161,7 @@ def strace() -> None:
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("strace")
 async def test_whichever_flush_fails_nothing_acknowledged_is_lost(
     tmp_path: Path,
@@ -176,6 +177,7 @@ async def test_whichever_flush_fails_nothing_acknowledged_is_lost(
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("strace")
 async def test_killed_at_any_flush_or_write_nothing_acknowledged_is_lost(
     tmp_path: Path,
