@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -47,6 +48,8 @@ class RootKeeper:
     state_dir: Path
     keep_last: int
     needed: Needed = newest_numbers
+    # Builds of one target may end at the same time.
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def keep(self, daemon: Daemon, job: Job, targets: Sequence[Target]) -> None:
         """Register links while the connection still holds the fresh outputs."""
@@ -65,11 +68,14 @@ class RootKeeper:
             await asyncio.to_thread(_link, folder, dict(target.outputs or {}))
             for output in target.outputs or {}:
                 await daemon.add_indirect_root(folder / output)
-            await self._prune(folder, job)
+            async with self._turn:
+                await self._prune(folder, job)
 
     async def _prune(self, made: Path, job: Job) -> None:
         """Let go of the target's other roots on this branch, as far as nobody needs them."""
         builds = await asyncio.to_thread(_builds, made.parent)
+        if len(builds) <= self.keep_last:
+            return
         repository, last = job.claimed.repository, {job.claimed.number}
         if job.claimed.branch is None:
             last.update(builds[-self.keep_last :])
@@ -97,12 +103,12 @@ def _builds(folder: Path) -> list[int]:
 
 def _of_target(made: Path) -> set[int]:
     """The builds that have a root of the same target on any branch of the repository."""
-    target = made.parent
-    return {
-        int(root.name)
-        for folder in target.parent.parent.glob(f"*/{target.name}")
-        for root in folder.iterdir()
-    }
+    target, found = made.parent, set[int]()
+    for folder in target.parent.parent.glob(f"*/{target.name}"):
+        # The upkeep removes those of branches that are built no more.
+        with suppress(FileNotFoundError):
+            found.update(int(root.name) for root in folder.iterdir())
+    return found
 
 
 def _remove(folder: Path, builds: Collection[int]) -> None:
