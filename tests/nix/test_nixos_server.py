@@ -243,6 +243,14 @@ REFUSED = {
         'nix.settings.trusted-users = [ "root" "build-server" ];',
         "whoever can push would be root here",
     ),
+    "no sandbox": (
+        "nix.settings.sandbox = false;",
+        "nix.settings.sandbox = false lets what others push build outside of Nix's",
+    ),
+    "half a sandbox": (
+        'nix.settings.sandbox = "relaxed";',
+        'nix.settings.sandbox = "relaxed" lets what others push build outside of Nix\'s',
+    ),
     "everybody trusted": (
         'nix.settings.trusted-users = [ "*" ];',
         "nix.settings.trusted-users has *, so Nix trusts build-server",

@@ -140,6 +140,12 @@ in
         message = ''nix.settings.allowed-users does not have ${user}, which builds with Nix. Write nix.settings.allowed-users = [ "${user}" … ]; with the others that you have there.'';
       }
       {
+        assertion = (config.nix.settings.sandbox or true) == true;
+        message = "nix.settings.sandbox = ${
+          if config.nix.settings.sandbox == "relaxed" then ''"relaxed"'' else "false"
+        } lets what others push build outside of Nix's sandbox, with this machine's files and network in reach. Take it out; it is true by itself.";
+      }
+      {
         assertion = config.nix.enable;
         message = "services.build-server builds with Nix, and nix.enable is false. Take that out.";
       }
