@@ -17,6 +17,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from ci.models import derivation_name
+from ci.serve.pages.log_marks import marks
 from ci.text import printable
 
 LINES = 12
@@ -31,7 +32,6 @@ TELLING = 12
 """A shorter part of a message may be met anywhere."""
 OURS = b"build-server: "
 
-_PIECE = 1024 * 1024
 _AFTER = 7
 _MARKED = re.compile(rb"([0-9A-Za-z+._?=-]+)> ")
 _DEPENDENCY = re.compile(r"dependency (\S+) failed")
@@ -90,21 +90,10 @@ def _find(path: Path | None, wanted: tuple[Wanted, ...]) -> tuple[Excerpt, ...]:
 def _found(path: Path, size: int, wanted: tuple[Wanted, ...]) -> tuple[Excerpt, ...]:
     start = max(0, size - WINDOW)
     with path.open("rb", buffering=0) as file:
-        first = 1 + _newlines(file.fileno(), start)
+        first = 1 + marks(path).newlines(start)
         end = os.pread(file.fileno(), size - start, start)
     sources = Sources(end, first)
     return tuple(_excerpt(each, sources) for each in wanted)
-
-
-def _newlines(file: int, end: int) -> int:
-    count = position = 0
-    while position < end:
-        piece = os.pread(file, min(_PIECE, end - position), position)
-        if not piece:
-            break
-        count += piece.count(b"\n")
-        position += len(piece)
-    return count
 
 
 class Sources:

@@ -1,7 +1,7 @@
 """Lines of a log file by number, however long the file, the lines or their number.
 
-Read in pieces of whole lines from the beginning: to count is quicker than to keep an
-index. Everything here blocks and belongs in a thread.
+Read in pieces of whole lines, from a mark that is not far before the first that is wanted.
+Everything here blocks and belongs in a thread.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ci.adapters.logs import Times
+from ci.serve.pages.log_marks import marks
 
 PIECE = 256 * 1024
 # Of a line that is longer the beginning is kept.
@@ -77,7 +78,7 @@ class Part:
     def lines(self) -> Iterator[Lines]:
         """All of them in order, piece by piece; raises OSError when the log has gone."""
         times = Times(self.path) if self.timed else None
-        for piece in _pieces(self.path, self.end, times):
+        for piece in _pieces(self.path, self.end, self.first, times):
             first, last = piece.numbers[0], piece.numbers[-1]
             if self.last is not None and first > self.last:
                 return
@@ -103,8 +104,12 @@ class Extent:
 
 
 def measure(part: Part) -> Extent:
-    """Count a part of a log."""
+    """Count a part of a log. All lines are as long as they are, of one writer as read."""
     lines = size = 0
+    if part.name is None:
+        first, last = _range(part)
+        begin, end = (_begins(part, line) for line in (first, last + 1))
+        return Extent(max(0, last - first + 1), max(0, end - begin))
     for piece in part.lines():
         lines += len(piece.numbers)
         size += len(piece.data) + 1
@@ -119,7 +124,55 @@ def ends(part: Part) -> Iterator[tuple[bool, Lines]]:
     extent = measure(part)
     if extent.fits:
         yield from ((True, piece) for piece in part.lines())
-        return
+    elif part.name is None:
+        yield from _ends_of_all(part)
+    else:
+        yield from _ends_of_one(part, extent)
+
+
+def _ends_of_all(part: Part) -> Iterator[tuple[bool, Lines]]:
+    """The two ends; what lies between is not read."""
+    first, last = _range(part)
+    head = replace(part, last=first + HEAD_LINES - 1)
+    for piece in _beginning(head):
+        yield True, piece
+        first = piece.numbers[-1] + 1
+    least = max(0, _begins(part, last + 1) - TAIL_BYTES)
+    # The line that goes on there has begun too early.
+    fitting = marks(part.path).newlines(max(0, least - 1)) + 2 if least else 1
+    tail = min(last, max(fitting, last - TAIL_LINES + 1))
+    yield from (
+        (False, piece) for piece in replace(part, first=max(first, tail)).lines()
+    )
+
+
+def _beginning(part: Part) -> Iterator[Lines]:
+    """The first lines, HEAD_BYTES at most, but one in any case."""
+    size = 0
+    for piece in part.lines():
+        for index, line in enumerate(piece.data.split(b"\n")):
+            size += len(line) + 1
+            if size > HEAD_BYTES and (index or piece.numbers[0] > part.first):
+                if index:
+                    yield piece.some(0, index)
+                return
+        yield piece
+
+
+def _range(part: Part) -> tuple[int, int]:
+    """The first and the last line of a part that is no derivation's."""
+    total = marks(part.path).newlines(part.end)
+    if _begins(part, total + 1) < part.end:
+        total += 1
+    return part.first, total if part.last is None else min(part.last, total)
+
+
+def _begins(part: Part, line: int) -> int:
+    return marks(part.path).begins(line, part.end)
+
+
+def _ends_of_one(part: Part, extent: Extent) -> Iterator[tuple[bool, Lines]]:
+    """The two ends of one derivation's lines, which can be anywhere."""
     lines = size = 0
     for piece in part.lines():
         count, sized = len(piece.numbers), len(piece.data) + 1
@@ -170,22 +223,23 @@ def whole_lines(path: Path, size: int) -> int:
 
 def newlines(path: Path, end: int) -> int:
     """How many lines end before byte `end`."""
-    count = 0
-    with path.open("rb", buffering=0) as file:
-        while end > 0 and (piece := file.read(min(PIECE, end))):
-            count += piece.count(b"\n")
-            end -= len(piece)
-    return count
+    return marks(path).newlines(end)
 
 
-def _pieces(path: Path, end: int, times: Times | None) -> Iterator[Lines]:
-    """All lines before byte `end`; none is longer than ENDLESS and a piece."""
-    number, rest, skipping = 1, b"", False
+def _pieces(path: Path, end: int, first: int, times: Times | None) -> Iterator[Lines]:
+    """Lines before byte `end`, `first` and some before it among them.
+
+    None is longer than ENDLESS and a piece.
+    """
+    rest, skipping = b"", False
     # Where the next piece begins, and how much of its first line is left out.
-    start = dropped = 0
+    number, start = marks(path).before(first, end)
+    dropped = 0
+    end -= start
     if times is not None:
         times.look()
     with path.open("rb", buffering=0) as file:
+        file.seek(start)
         while end > 0:
             piece = file.read(min(PIECE, end))
             if not piece:
