@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -208,33 +209,32 @@ def test_a_transaction_ends_in_time_however_much_there_is() -> None:
 
 
 async def test_pushes_wait_for_no_removal(database: Database) -> None:
-    """While 3000 builds with 30 derivations each go, none of it takes the thread for long.
+    """While 3000 builds with 30 derivations each go, it comes in between every 50 ms.
 
-    A push waits for one removal at most. Counted are the seconds of the thread and not
-    those of the clock, which other work on the machine makes longer.
+    Counted is the work that a push waits behind, for it comes next; what the disk and the
+    other processes of this machine take is not ours.
     """
-    spent: list[float] = []
+    await database.write(_fill, 3000)
+    worked: list[float] = []
 
-    def remove(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[int]:
+    def remove(connection: sqlite3.Connection, found: list[int]) -> list[int]:
         begun = time.thread_time()
-        done = retention.remove_builds(connection, numbers, DEV)
-        spent.append(time.thread_time() - begun)
+        done = retention.remove_builds(connection, found, DEV)
+        worked.append(time.thread_time() - begun)
         return done
 
-    await database.write(_fill, 3000)
-    pushed = itertools.count(5001)
-    over = 2900
+    over, pushed = 2900, itertools.count(5001)
     while over:
         found = await database.read(
             retention.old_builds, frozenset(), min(over, retention.BATCH)
         )
         over -= len(found)
         while found:
-            removal = database.write(remove, found)
-            push = database.write(_push, next(pushed))
-            done, _ = await removal, await push
+            done, _ = await asyncio.gather(
+                database.write(remove, found), database.write(_push, next(pushed))
+            )
             found = found[len(done) :]
-    assert max(spent) < 4 * retention.AT_MOST, f"{max(spent) * 1000:.0f} ms"
+    assert max(worked) < 0.05, f"{max(worked) * 1000:.0f} ms"
     assert await database.read(retention.excess, 0) < 3100
 
 
