@@ -25,6 +25,7 @@ from tests.intake.edge import Edge, running_edge
 GITHUB = "140.82.115.1"
 FLOOD = 2000
 AT_ONCE = 100
+BODY_SECONDS = 8.0
 BODY = encode(make_push(2))
 BAD = sign(BODY, b"another-secret-of-32-characters!")
 
@@ -112,11 +113,17 @@ async def test_no_flood_keeps_a_good_delivery_out(
     async with AsyncExitStack() as stack:
         flooding = asyncio.create_task(flood(edge, source, stack))
         told: list[tuple[int, float]] = []
+        worked: list[float] = []
         while not flooding.done() or len(told) < 5:
+            before = time.process_time()
             told.append(await deliver(edge, GITHUB, next(numbers)))
+            worked.append(time.process_time() - before)
             await asyncio.wait([flooding], timeout=0.02)
         assert {status for status, _ in told} == {202}
-        assert max(seconds for _, seconds in told) < 2
+        # Neither behind two seconds of work for others, however fast this machine is,
+        # nor behind the time that a body may take.
+        assert max(worked) < 2
+        assert max(seconds for _, seconds in told) < BODY_SECONDS
         assert await flooding > FLOOD // 4
     assert len(await edge.rows()) == next(numbers)
     assert len(edge.unsigned) >= FLOOD // 4
