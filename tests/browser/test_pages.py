@@ -50,6 +50,7 @@ async def settled(watched: Watched, path: str) -> None:
     assert await watched.page.locator("main h1").count() == 1, path
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("way", WAYS)
 async def test_every_page(house: Server, browser: Browser, way: str) -> None:
     commit = await house.build(BAD)

@@ -144,6 +144,8 @@ def million() -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
+# The first of them makes the million.
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("number", "good", "since"),
     [(999_999, 999_996, 999_999), (1_000_000, 16, 19), (999_998, None, 5)],
