@@ -1,14 +1,15 @@
 """The real server with little patience.
 
 `python impatient.py serve --config …` is `build-server serve` for which a remote has
-stalled after two seconds and a daemon is gone after three, which the cache may keep
-waiting for three, and which holds results for one. Other pauses are as in
-tests/model/hurried.py. It speaks plain HTTP to remotes of this machine, which only tests
-have. Nothing else differs.
+stalled after two seconds (IMPATIENT_STALL of its environment says another number) and a
+daemon is gone after three, which the cache may keep waiting for three, and which holds
+results for one. Other pauses are as in tests/model/hurried.py. It speaks plain HTTP to
+remotes of this machine, which only tests have. Nothing else differs.
 """
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from ci.upkeep import watch as disk_watch
 from tests.model.hurried import hurry
 
 PROGRAM = (str(Path(__file__)),)
-STALL = 2
+STALL = int(os.environ.get("IMPATIENT_STALL", "2"))
 LENT_AFTER = 0.5
 PATIENCE = 3.0
 HELD = 1.0
