@@ -10,6 +10,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+from ci.history import bulk
+
 
 def place(
     connection: sqlite3.Connection,
@@ -57,6 +59,30 @@ def place(
             (repository, branch, first + offset, build)
             for offset, build in enumerate(builds)
         ],
+    )
+
+
+def place_on_top(
+    connection: sqlite3.Connection, placed: Sequence[tuple[int, str, int]]
+) -> None:
+    """Put builds that are on no branch yet on top, one after the other.
+
+    `placed` are (repository, branch, build).
+    """
+    tops: dict[tuple[int, str], int] = {}
+    found = []
+    for repository, branch, build in placed:
+        top = tops.get((repository, branch))
+        if top is None:
+            top = connection.execute(
+                "SELECT coalesce(max(position), 0) FROM branch_commits "
+                "WHERE repository_id = ? AND branch = ?",
+                (repository, branch),
+            ).fetchone()[0]
+        tops[repository, branch] = top = top + 1
+        found.append((repository, branch, top, build))
+    bulk.insert(
+        connection, "branch_commits (repository_id, branch, position, build)", found
     )
 
 

@@ -9,10 +9,11 @@ have arrived although the reply was lost, so it is closed but remembered.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ci.errors import HistoryError
-from ci.history import target_statuses
+from ci.history import bulk, target_statuses
 from ci.models import BuildState, StatusState, status_state
 
 # Milliseconds. What is due still later was planned by a clock that has been put right.
@@ -83,10 +84,17 @@ def announce(
     connection: sqlite3.Connection, number: int, sha: str, *, context: str, at: int
 ) -> None:
     """The first pending of a build that was made in this transaction, and is a head."""
-    connection.execute(
-        "INSERT INTO outbox (build, sha, context, state, head, queued_at) "
-        "VALUES (?, ?, ?, 'pending', 1, ?)",
-        (number, sha, context, at),
+    announce_all(connection, [(number, sha, context, at)])
+
+
+def announce_all(
+    connection: sqlite3.Connection, made: Sequence[tuple[int, str, str, int]]
+) -> None:
+    """`announce` for many: (number, sha, context, at) of each."""
+    bulk.insert(
+        connection,
+        "outbox (build, sha, context, state, head, queued_at)",
+        [(number, sha, context, "pending", 1, at) for number, sha, context, at in made],
     )
 
 

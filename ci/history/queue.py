@@ -6,8 +6,9 @@ import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from ci.history import branches, outbox, states
+from ci.history import branches, bulk, outbox, states
 from ci.models import (
     BuildState,
     Cause,
@@ -29,6 +30,10 @@ _TOP = (
     "    AND c.build = b.number)) AS top"
 )
 _DUE = "b.state = 'queued' AND (b.not_before <= :now OR b.not_before > :now + :longest)"
+_COLUMNS = (
+    "repository_id, sha, branch, title, author, state, cause, delivery_id, "
+    "requested_targets, head, queued_at"
+)
 _ORDER = "top DESC, CASE WHEN top THEN b.number ELSE -b.number END"
 
 
@@ -46,6 +51,64 @@ class Claimed:
     targets: tuple[str, ...]
     before: str | None
     forced: bool
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """Commits of one push, oldest first, of which none has a build; as for `enqueue`."""
+
+    repository: int
+    branch: str
+    commits: Sequence[Commit]
+    head: str
+    at: int
+    context: str
+    delivery: int
+
+
+def enqueue_new(
+    connection: sqlite3.Connection, pushes: Sequence[Pushed]
+) -> list[list[int]]:
+    """What `enqueue` does for one push after the other, a table at a time.
+
+    Returns the numbers of each. No commit may come twice.
+    """
+    flat = [(push, commit) for push in pushes for commit in push.commits]
+    numbers = bulk.insert(
+        connection,
+        f"builds ({_COLUMNS})",
+        [
+            (
+                push.repository,
+                commit.sha,
+                push.branch,
+                commit.title,
+                commit.author,
+                "queued",
+                Cause.PUSH,
+                push.delivery,
+                "[]",
+                int(commit.sha == push.head),
+                push.at,
+            )
+            for push, commit in flat
+        ],
+    )
+    built = list(zip(numbers, flat, strict=True))
+    outbox.announce_all(
+        connection,
+        [
+            (number, commit.sha, push.context, push.at)
+            for number, (push, commit) in built
+            if commit.sha == push.head
+        ],
+    )
+    branches.place_on_top(
+        connection,
+        [(push.repository, push.branch, number) for number, (push, _) in built],
+    )
+    left = iter(numbers)
+    return [list(islice(left, len(push.commits))) for push in pushes]
 
 
 def enqueue(
@@ -151,8 +214,7 @@ def _insert(
 ) -> int | None:
     """A new build; None when the commit has one."""
     cursor = connection.execute(
-        "INSERT INTO builds (repository_id, sha, branch, title, author, state, cause, "
-        "delivery_id, requested_targets, head, queued_at) "
+        f"INSERT INTO builds ({_COLUMNS}) "  # noqa: S608 — literals
         # ON CONFLICT DO NOTHING would use up a number.
         "SELECT ?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?8, ?9, ?10 WHERE NOT EXISTS "
         "(SELECT 1 FROM builds WHERE repository_id = ?1 AND sha = ?2)",
