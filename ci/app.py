@@ -6,6 +6,7 @@ What it is made of is put together in assembly.py.
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import logging
 import os
@@ -58,6 +59,7 @@ async def serve(
     async with running(settings, credentials, environ) as server:
         if not settings.github.webhook:
             log.warning("github.webhook = false: pushes are found by looking only")
+        _spare_what_stays()
         where = ", ".join(f"{name} {url}" for name, url in server.addresses.items())
         log.info("build-server %s is ready: %s", __version__, where)
         systemd.notify(systemd.READY, systemd.status(where), environ=environ)
@@ -85,6 +87,16 @@ async def _asked_or_failed(asked: asyncio.Event, database: Database) -> None:
         ended = task.result()
         if isinstance(ended, HistoryError):
             raise ended
+
+
+def _spare_what_stays() -> None:
+    """Modules, classes and settings stay until the end: let no collection look at them.
+
+    A full collection goes through all there is, some 40 ms, and comes in the middle of
+    whatever answer fills its measure. What is made from now on takes it 1 to 3 ms.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _allow_many_files() -> None:
