@@ -336,9 +336,11 @@ def _recorder(
 ) -> Callable[[Sequence[Arrival]], Awaitable[Sequence[Receipt]]]:
     async def record(arrivals: Sequence[Arrival]) -> Sequence[Receipt]:
         receipts = await database.write(deliveries.accept, arrivals)
-        for receipt in receipts:
-            metrics.delivery("accepted" if receipt.accepted else "ignored")
-        if not all(receipt.accepted for receipt in receipts):
+        accepted = sum(receipt.accepted for receipt in receipts)
+        ignored = len(receipts) - accepted
+        metrics.delivery("accepted", accepted)
+        metrics.delivery("ignored", ignored)
+        if ignored:
             # Pings and ignored pushes start nothing, but /setup waits for them.
             wake()
         return receipts

@@ -97,6 +97,8 @@ class CleanFormatter(logging.Formatter):
 
     def fields(self, record: logging.LogRecord) -> dict[str, Any]:
         """What came by `extra`; numbers stay numbers."""
+        if vars(record).keys() <= _ORDINARY:
+            return {}
         return {
             name: value
             if isinstance(value, (int, float, type(None)))

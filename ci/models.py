@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 
 from ci.errors import ForbiddenTransition
 
@@ -126,8 +127,13 @@ def rfc3339(milliseconds: int | None) -> str | None:
     """`2026-11-20T05:30:00.000Z` for milliseconds since the epoch; None stays None."""
     if milliseconds is None:
         return None
-    moment = datetime.fromtimestamp(milliseconds // 1000, tz=UTC)
-    return f"{moment.isoformat()[:19]}.{milliseconds % 1000:03d}Z"
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(seconds: int) -> str:
+    """Kept, because the lines of a log come many in one second."""
+    return datetime.fromtimestamp(seconds, tz=UTC).isoformat()[:19]
 
 
 def human_seconds(seconds: float) -> str:

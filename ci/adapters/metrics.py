@@ -78,9 +78,9 @@ class Metrics:
         )
         self._followers = self._gauge("log_followers", "Readers that follow a log.")
 
-    def delivery(self, outcome: DeliveryOutcome) -> None:
-        """Count one webhook request."""
-        self._deliveries.labels(outcome).inc()
+    def delivery(self, outcome: DeliveryOutcome, times: int = 1) -> None:
+        """Count webhook requests."""
+        self._deliveries.labels(outcome).inc(times)
 
     def bad_signature(self) -> None:
         """Count one delivery that nobody with the secret has sent."""

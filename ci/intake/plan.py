@@ -74,10 +74,10 @@ def find_repository(
     known: Mapping[int, str],
 ) -> Repository | None:
     """By GitHub's id, which survives a rename; before that is known, by name."""
-    by_name = {repository.name: repository for repository in repositories}
-    remembered = by_name.get(known.get(pushed.id, ""))
-    if remembered is not None:
-        return remembered
+    remembered = known.get(pushed.id)
+    for repository in repositories:
+        if repository.name == remembered:
+            return repository
     wanted = pushed.full_name.casefold()
     for repository in repositories:
         if repository.name.casefold() == wanted:

@@ -72,9 +72,9 @@ def public_application(
         secrets, lanes or Lanes(), reception, ledger, on_unsigned, on_refused
     )
     application = web.Application(client_max_size=MAX_BODY, middlewares=[_guard])
-    application.router.add_route(
-        "*", "/{path:.*}", webhook.handle, expect_handler=_expect
-    )
+    # A path without a pattern is found in one step.
+    for path in (PATH, "/{path:.*}"):
+        application.router.add_route("*", path, webhook.handle, expect_handler=_expect)
     return application
 
 
