@@ -101,6 +101,8 @@ ASKS: Mapping[str, Ask] = {
     "/feed.atom": lambda dice, history: "/feed.atom",
     "/feed.atom?state=": lambda dice, history: f"/feed.atom?state={dice.choice(ENDED)}",
     "/feed.atom?changed=1": lambda dice, history: "/feed.atom?changed=1",
+    "/cc.xml": lambda dice, history: "/cc.xml",
+    "/repos/o/n/cc.xml": lambda dice, history: f"/repos/{REPOSITORIES[0]}/cc.xml",
     "/help": lambda dice, history: "/help",
     "/stats": lambda dice, history: "/stats",
     "/metrics": lambda dice, history: "/metrics",

@@ -91,6 +91,7 @@ async def test_feeds_and_texts_carry_it_as_text(hostile: Server) -> None:
     build = await hostile.build(1)
     for path in (
         f"/repos/{build['repo']}/feed.atom",
+        f"/repos/{build['repo']}/cc.xml",
         "/index.txt",
         "/builds.txt",
         "/builds/1.txt",
@@ -99,6 +100,6 @@ async def test_feeds_and_texts_carry_it_as_text(hostile: Server) -> None:
     ):
         text = (await hostile.text(path)).decode()
         assert not set("\u202e\x1b\x00\x07\r") & set(text), path
-        if path.endswith(".atom"):
+        if path.endswith((".atom", ".xml")):
             assert "<script" not in text
             assert "<img" not in text

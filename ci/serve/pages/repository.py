@@ -1,4 +1,4 @@
-"""One repository: its branches, its trend, its builds, its badge and its feed."""
+"""One repository: its branches, its trend, its builds; badge, feed and monitor's XML."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ci.history import branch_states, builds
 from ci.history.branch_states import BranchState
 from ci.models import Build
 from ci.serve import answers, html, shapes, text
-from ci.serve.pages import badge, feed, front
+from ci.serve.pages import badge, cctray, feed, front
 from ci.serve.parameters import NameField, Query, named, no_repository, query
 from ci.serve.route import Answer, Route
 from ci.serve.service import Service, service_of
@@ -31,6 +31,10 @@ class RepositoryQuery(Query):
     )
 
 
+class CctrayQuery(Query):
+    branch: NameField = Field(None, description="only that branch, else all of them")
+
+
 class RepositoryPage(shapes.Shape):
     """One repository, and the last builds on one of its branches."""
 
@@ -41,6 +45,7 @@ class RepositoryPage(shapes.Shape):
     builds: list[shapes.Build] = Field(description="the newest first")
     badge: str
     feed: str
+    cctray: str
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,7 @@ def _shape(service: Service, found: _Found) -> RepositoryPage:
         builds=service.shape_all(list(found.builds)),
         badge=f"{here}/badge.svg" + _asked(found),
         feed=f"{here}/feed.atom",
+        cctray=f"{here}/cc.xml",
     )
 
 
@@ -216,6 +222,16 @@ async def repository_feed(request: web.Request) -> web.Response:
     )
 
 
+async def repository_cctray(request: web.Request) -> web.Response:
+    """`GET /repos/{owner}/{repo}/cc.xml`: its branches, for build monitors."""
+    service, asked = service_of(request), query(request, CctrayQuery)
+    repository = await known(service, request)
+    branches = [asked.branch] if asked.branch else repository.branches
+    return await cctray.of_branches(
+        service, request, [(repository.name, branch) for branch in branches]
+    )
+
+
 _UNKNOWN = Answer("no such repository", (shapes.Error,))
 _UNCHANGED = Answer("what the caller has is still so")
 
@@ -253,7 +269,20 @@ ROUTES: tuple[Route, ...] = (
         },
         query=feed.RepositoryFeedQuery,
     ),
+    Route(
+        "GET",
+        PATH + "/cc.xml",
+        repository_cctray,
+        "How the branches of one repository stand, for build monitors (cctray)",
+        {
+            200: Answer("cctray's XML", media=cctray.MEDIA),
+            304: _UNCHANGED,
+            404: _UNKNOWN,
+        },
+        query=CctrayQuery,
+    ),
     *feed.ROUTES,
+    *cctray.ROUTES,
     Route(
         "GET",
         PATH,
