@@ -11,14 +11,16 @@ from ci.history.schema import migrate, migrations_directory
 
 REPOSITORIES = ("octo-org/hello", "octo-org/tools", "octo-org/site", "octo-org/rare")
 BRANCHES = ("dev", "main")
-FIRST_AT = 1_700_000_000_000
 EVERY_MS = 60_000
+# The last version without triggers that count: the next one counts all rows at once.
+UNCOUNTED = 2
 # They wait for a retry in an hour, so that no server begins them.
 QUEUED = 50
 AN_HOUR = 3600 * 1000
 
 # The number of a build decides everything about it. Every 10,000th is the rare
-# repository's; 3 of 4 are of the first branch; 1 of 7 failed.
+# repository's; 3 of 4 are of the first branch; 1 of 7 failed. The newest was asked for
+# just now; they wait up to 30 s and take 20 to 220 s.
 _BUILDS = """
 WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < :builds)
 INSERT INTO builds (number, repository_id, sha, branch, title, author, state, cause,
@@ -33,9 +35,10 @@ SELECT i, CASE WHEN i % 10000 = 0 THEN 4 ELSE 1 + i % 3 END,
         WHEN i % 997 = 0 THEN 'skipped' ELSE 'succeeded' END,
     'push', i, 1, i <= :builds - :queued, 0, :first + i * :every,
     iif(i > :builds - :queued, :never, 0),
-    iif(i > :builds - :queued, NULL, :first + i * :every + 500),
-    iif(i > :builds - :queued, NULL, :first + i * :every + 42500),
-    iif(i > :builds - :queued, NULL, 42.0),
+    iif(i > :builds - :queued, NULL, :first + i * :every + i * 7919 % 30000),
+    iif(i > :builds - :queued, NULL,
+        :first + i * :every + i * 7919 % 30000 + 20000 + i * 7907 % 200000),
+    iif(i > :builds - :queued, NULL, 20 + i * 7907 % 200000 / 1000.0),
     CASE WHEN i % 7 = 0 THEN '1 of 2 failed: checks.web: expected 200, got 500'
         ELSE '2 targets built' END
 FROM n
@@ -75,19 +78,20 @@ def generate(path: Path, builds: int) -> Generated:
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, isolation_level=None)
     try:
-        migrate(connection, migrations_directory())
+        migrate(connection, migrations_directory(), UNCOUNTED)
         for pragma in (
             "synchronous = OFF",
             "journal_mode = WAL",
             "cache_size = -800000",
         ):
             connection.execute(f"PRAGMA {pragma}")
+        now = time.time_ns() // 1_000_000
         numbers = {
             "builds": builds,
             "queued": QUEUED,
-            "first": FIRST_AT,
+            "first": now - builds * EVERY_MS,
             "every": EVERY_MS,
-            "never": time.time_ns() // 1_000_000 + AN_HOUR,
+            "never": now + AN_HOUR,
         }
         connection.execute("BEGIN")
         connection.execute("INSERT INTO instances VALUES (1, 'boot', 1, 1, 1, 2)")
@@ -99,6 +103,7 @@ def generate(path: Path, builds: int) -> Generated:
         for statement in _REST:
             connection.execute(statement)
         connection.execute("COMMIT")
+        migrate(connection, migrations_directory())
     finally:
         connection.close()
     return Generated(path, builds)

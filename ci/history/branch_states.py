@@ -7,6 +7,7 @@ says nothing of the commit.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -115,6 +116,20 @@ def branches_seen(connection: sqlite3.Connection, repo: str) -> list[str]:
         {"repo": repo, "most": BRANCHES},
     )
     return [str(row["branch"]) for row in rows]
+
+
+def in_order(
+    connection: sqlite3.Connection, repo: str, branch: str, found: Sequence[Build]
+) -> list[Build]:
+    """The builds of the branch among `found`, that of the newest commit first."""
+    rows = connection.execute(
+        "SELECT build FROM branch_commits WHERE repository_id = "
+        "(SELECT id FROM repositories WHERE name = ?) AND branch = ? "
+        "AND build IN (SELECT value FROM json_each(?)) ORDER BY position DESC",
+        (repo, branch, json.dumps([build.number for build in found])),
+    )
+    by_number = {build.number: build for build in found}
+    return [by_number[int(row["build"])] for row in rows]
 
 
 def _finished(

@@ -150,8 +150,26 @@ def attempts(connection: sqlite3.Connection) -> Problems:
         yield f"attempts of build #{number}, which does not exist"
 
 
+def miscounted_days(connection: sqlite3.Connection) -> Problems:
+    """What triggers have counted for each day is what the builds say now."""
+    real = (
+        "SELECT repository_id, '' AS branch, kind, day, value, sum(n) AS n "
+        "FROM build_days GROUP BY repository_id, kind, day, value UNION ALL "
+        "SELECT d.repository_id, c.branch, d.kind, d.day, d.value, sum(d.n) "
+        "FROM branch_commits c JOIN build_days d ON d.build = c.build "
+        "GROUP BY d.repository_id, c.branch, d.kind, d.day, d.value"
+    )
+    for what, sql in {
+        "counted, but not so": f"SELECT * FROM days EXCEPT SELECT * FROM ({real})",  # noqa: S608 — literals
+        "not counted": f"SELECT * FROM ({real}) EXCEPT SELECT * FROM days",  # noqa: S608 — literals
+    }.items():
+        for row in connection.execute(sql):
+            yield f"a day's number is {what}: {tuple(row)}"
+
+
 def _miscounted(connection: sqlite3.Connection) -> Problems:
     """Counters, keys and pages agree with the rows."""
+    yield from miscounted_days(connection)
     for row in connection.execute(
         "SELECT c.repository_id, c.state, c.n, (SELECT count(*) FROM builds b "
         "WHERE b.repository_id = c.repository_id AND b.state = c.state) AS real "

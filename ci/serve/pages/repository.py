@@ -10,12 +10,13 @@ from urllib.parse import quote, urlencode
 from aiohttp import web
 from pydantic import Field
 
+from ci.adapters.host import now_ms
 from ci.config import Settings
-from ci.history import branch_states, builds
+from ci.history import branch_states, builds, days
 from ci.history.branch_states import BranchState
 from ci.models import Build
 from ci.serve import answers, html, shapes, text
-from ci.serve.pages import badge, cctray, feed, front
+from ci.serve.pages import badge, calendar, cctray, feed, front, grid
 from ci.serve.parameters import NameField, Query, named, no_repository, query
 from ci.serve.route import Answer, Route
 from ci.serve.service import Service, service_of
@@ -43,6 +44,8 @@ class RepositoryPage(shapes.Shape):
     branch: str | None = Field(description="the branch of `builds`")
     branches: list[shapes.Branch]
     builds: list[shapes.Build] = Field(description="the newest first")
+    grid: grid.Grid
+    calendar: calendar.Calendar
     badge: str
     feed: str
     cctray: str
@@ -63,6 +66,8 @@ class _Found:
     branch: str | None
     states: Sequence[BranchState]
     builds: Sequence[Build]
+    grid: grid.Grid
+    calendar: calendar.Calendar
 
 
 async def show_repository(request: web.Request) -> web.Response:
@@ -129,7 +134,19 @@ def _read(
     ]
     chosen = branch or (names[0] if names else None)
     recent = builds.page(connection, repo=repository.name, branch=chosen, limit=RECENT)
-    return _Found(repository, chosen, states, recent)
+    ordered = recent
+    if chosen is not None:
+        ordered = branch_states.in_order(connection, repository.name, chosen, recent)
+    now = now_ms()
+    ended = days.calendar(connection, repository.name, chosen, calendar.first_day(now))
+    return _Found(
+        repository,
+        chosen,
+        states,
+        recent,
+        grid.grid(grid.begun(ordered)),
+        calendar.calendar(ended, now),
+    )
 
 
 def _shape(service: Service, found: _Found) -> RepositoryPage:
@@ -143,6 +160,8 @@ def _shape(service: Service, found: _Found) -> RepositoryPage:
             for state in found.states
         ],
         builds=service.shape_all(list(found.builds)),
+        grid=found.grid,
+        calendar=found.calendar,
         badge=f"{here}/badge.svg" + _asked(found),
         feed=f"{here}/feed.atom",
         cctray=f"{here}/cc.xml",
@@ -162,6 +181,9 @@ def _text(found: _Found) -> str:
         told = [part for part in (front.since(state), front.rate(state)) if part]
         if told:
             lines.append("    " + " · ".join(told))
+    for part in (grid.lines(found.grid), calendar.lines(found.calendar)):
+        if told := list(part):
+            lines += ["", *told]
     return "\n".join(lines) + "\n\n" + text.build_table(found.builds)
 
 
@@ -185,6 +207,12 @@ def _page(service: Service, found: _Found, shape: RepositoryPage) -> html.Page:
                 for state in found.states
             ],
             "builds": found.builds,
+            "columns": _columns(found),
+            "grid_rows": grid.rows(found.grid),
+            "left_out": grid.left_out(found.grid),
+            "calendar": calendar.picture(found.calendar, "Days and how builds ended"),
+            "calendar_rows": calendar.rows(found.calendar),
+            "calendar_legend": calendar.legend(),
             "markdown": (
                 f"[![{badge.LABEL}]({shape.badge})]"
                 f"({service.settings.public_url}{address(name)})"
@@ -194,6 +222,12 @@ def _page(service: Service, found: _Found, shape: RepositoryPage) -> html.Page:
         events=f"/events?{urlencode({'repo': name})}",
         live=any(not build.state.final for build in found.builds),
     )
+
+
+def _columns(found: _Found) -> list[Build]:
+    """The builds of the grid, in its order."""
+    by_number = {build.number: build for build in found.builds}
+    return [by_number[number] for number in found.grid.builds]
 
 
 async def badge_svg(request: web.Request) -> web.Response:
