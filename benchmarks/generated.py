@@ -53,7 +53,11 @@ _REST = (
     "INSERT INTO attempts (build, number, instance_id, started_at, finished_at,"
     " seconds, outcome, reason) SELECT number, 1, 1, started_at, finished_at, seconds,"
     " state, '' FROM builds WHERE attempt = 1",
-    "INSERT INTO targets SELECT number, t.name, t.position, state, 21.0, NULL, NULL, '{}'"
+    # Of the newest, derivations are known: each comes in several builds.
+    "INSERT INTO targets SELECT number, t.name, t.position,"
+    " iif(t.position = 0 AND state = 'failed', 'succeeded', state), 21.0, NULL,"
+    " iif(number > (SELECT max(number) FROM builds) - 20000,"
+    " printf('/nix/store/%032x-%d.drv', number / 24, t.position), NULL), '{}'"
     " FROM builds JOIN (SELECT 'packages.default' AS name, 0 AS position"
     " UNION ALL SELECT 'checks.web', 1) t WHERE attempt = 1",
     "INSERT INTO outbox (build, sha, context, state, head, queued_at, sent_at)"

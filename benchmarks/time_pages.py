@@ -1,6 +1,7 @@
 """times: how long the pages about time take, in the server, with much to tell.
 
-/stats with a million builds in the history, /builds/N/timeline with 2,000 derivations.
+/stats and a repository's page with a million builds in the history, /builds/N/timeline
+with 2,000 derivations.
 Counted is the processor time of the server, all its threads together, so that neither the
 client nor what else the machine does is in it; beside the time until the client has all.
 """
@@ -44,11 +45,21 @@ PATHS: Mapping[str, str] = {
     "/stats?branch=": f"/stats?branch={BRANCHES[0]}",
     "/stats?repo=&branch=": f"/stats?repo={REPOSITORIES[0]}&branch={BRANCHES[0]}",
     "/stats?repo=&branch= (rare repo)": f"/stats?repo={REPOSITORIES[-1]}&branch=main",
+    "/stats?days=7": "/stats?days=7",
+    "/stats?days=90": "/stats?days=90",
+    "/stats?days=90&limit=300": "/stats?days=90&limit=300",
+    "/stats?days=90&branch=": f"/stats?days=90&branch={BRANCHES[0]}",
+    "/stats?days=90&repo=&branch=": (
+        f"/stats?days=90&repo={REPOSITORIES[0]}&branch={BRANCHES[0]}"
+    ),
+    "/repos/o/n": f"/repos/{REPOSITORIES[0]}",
+    "/repos/o/n?branch=": f"/repos/{REPOSITORIES[1]}?branch={BRANCHES[1]}",
+    "/cc.xml": "/cc.xml",
     "/builds/N/timeline": TIMELINE,
     "/builds/N/timeline.svg": f"{TIMELINE}.svg",
     "/builds/N/timeline/trace.json": f"{TIMELINE}/trace.json",
 }
-ONE_FORM = (".svg", ".json")
+ONE_FORM = (".svg", ".json", ".xml")
 
 
 async def run(report: Report, options: Options) -> None:
@@ -166,6 +177,7 @@ def _tell(report: Report, taken: Mapping[tuple[str, str], Taken]) -> None:
     )
     for kind, limit, what in (
         ("stats", MOST_MS, f"/stats with {BUILDS:,} builds"),
+        ("repos", MOST_MS, f"a repository's page with {BUILDS:,} builds"),
         ("timeline", MOST_TIMELINE_MS, f"a timeline of {DERIVATIONS:,} derivations"),
     ):
         most = max(one.server for (name, _), one in taken.items() if kind in name)

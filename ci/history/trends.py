@@ -6,6 +6,7 @@ more than a short one. Nothing is counted that is not in the window.
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 from collections import defaultdict
@@ -23,7 +24,7 @@ _COLUMNS = (
 )
 _ATTEMPTS = (
     "SELECT build, started_at, finished_at, seconds, outcome, built, substituted, "
-    "store_used FROM attempts WHERE build IN (SELECT value FROM json_each(?)) "
+    "store_used, steps FROM attempts WHERE build IN (SELECT value FROM json_each(?)) "
     "ORDER BY build, number"
 )
 
@@ -39,6 +40,19 @@ class Tried:
     built: int | None
     substituted: int | None
     store_used: int | None
+    steps: str = "[]"
+
+    @property
+    def step_seconds(self) -> dict[str, float]:
+        """Step -> seconds, of an attempt that has ended; those that came twice together."""
+        begun = [(str(name), int(at)) for name, at in json.loads(self.steps)]
+        if self.finished_at is None:
+            return {}
+        took: dict[str, float] = defaultdict(float)
+        ends = [*(at for _, at in begun), self.finished_at][1:]
+        for (name, at), end in zip(begun, ends, strict=True):
+            took[name] += max(0, end - at) / 1000
+        return dict(took)
 
 
 @dataclass(frozen=True)

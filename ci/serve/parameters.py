@@ -29,6 +29,7 @@ from ci.serve.shapes import SHA_PREFIX, TriggerBody
 
 MAX_LINES = 10_000
 MAX_PAGE = 100
+MAX_DAYS = 100
 MAX_BODY = 64 * 1024
 BODY_SECONDS = 8.0
 MAX_NUMBER = 2**53 - 1
@@ -71,6 +72,12 @@ StateField = Annotated[
     BuildState | None,
     _FIELD,
     WithJsonSchema({"type": "string", "enum": [*map(str, BuildState), ""]}),
+]
+
+DaysField = Annotated[
+    Annotated[int, Field(ge=1, le=MAX_DAYS), WHOLE] | None,
+    _FIELD,
+    WithJsonSchema({"type": "string", "pattern": "^([1-9][0-9]?|100)?$"}),
 ]
 
 

@@ -7,8 +7,12 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from ci.models import BuildState
+from ci.adapters.host import now_ms
+from ci.history.days import DAY_MS
+from ci.models import BuildState, Target, rfc3339
+from tests.serve import reading
 from tests.serve.conftest import REPO, Private, Served, error_of
+from tests.serve.reading import HOSTILE
 
 GIB = 1024**3
 S = BuildState.SUCCEEDED
@@ -136,4 +140,105 @@ async def test_without_builds_it_says_so(served: Served, client: Private) -> Non
     # Builds of which nothing is known are no reason to draw nothing.
     await served.add(1)
     page = await get(client, "/stats", "text/html")
-    assert page.count("Not known of any of these builds.") == 4
+    assert page.count("Not known of any of these builds.") == 5
+
+
+def end(connection: sqlite3.Connection, build: int, at: int) -> None:
+    connection.execute(
+        "UPDATE builds SET finished_at = ? WHERE number = ?", (at, build)
+    )
+
+
+async def test_days_are_counted_whole_however_few_are_drawn(
+    served: Served, client: Private, tmp_path: Path
+) -> None:
+    now = now_ms()
+    for age, build in enumerate(reversed(await fill(served, tmp_path))):
+        await served.database.write(end, build, now - age * DAY_MS)
+    every = await read(client, "/stats?days=6&limit=2")
+    last = await read(client, "/stats")
+    assert (every["days"], every["builds"], every["newest"]) == (6, 6, 2)
+    assert len(every["points"]) == 2
+    # Of as many builds both ways tell the same, but for the steps of durations.
+    for key in ("succeeded", "failed", "success_rate", "cache_ratio", "built"):
+        assert every[key] == last[key], key
+    for key in ("seconds_p50", "seconds_p90", "wait_p50", "wait_p95"):
+        assert abs(every[key] - last[key]) <= 0.05 * last[key], key
+    few = await read(client, "/stats?days=2")
+    assert (few["builds"], few["succeeded"], few["newest"]) == (2, 2, 2)
+    assert few["since"] == rfc3339((now // DAY_MS - 1) * DAY_MS)
+    # The days of a form that was not filled in.
+    assert (await read(client, "/stats?days="))["days"] is None
+    assert (await read(client, "/stats?days=6&branch=main"))["builds"] == 0
+    assert (await read(client, f"/stats?days=6&repo={REPO}"))["builds"] == 6
+    for bad in ("0", "101", "x", "-1"):
+        await error_of(client, "GET", f"/stats?days={bad}", 400)
+
+
+async def test_a_page_of_days_says_what_it_looked_at(
+    served: Served, client: Private, tmp_path: Path
+) -> None:
+    now = now_ms()
+    for build in await fill(served, tmp_path):
+        await served.database.write(end, build, now)
+    page = await get(client, "/stats?days=30&limit=3", "text/html")
+    assert "The 6 builds that ended in the last 30 days" in page
+    assert "Those are of the newest 3." in page
+    assert "Of the newest 3 builds" in page
+    assert '<option value="30" selected>30 days</option>' in page
+    text = await get(client, "/stats.txt?days=30&limit=3")
+    assert text.startswith("the 6 builds that ended in the last 30 days of all")
+    assert "\nOf the newest 3 builds\n" in text
+    assert "of the 4 good ones, within 5 %" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+async def test_flaky_targets_and_commits_are_named(
+    served: Served, client: Private
+) -> None:
+    bad, good = [
+        await served.add(n, state, targets=(Target(HOSTILE, state, derivation="/d"),))
+        for n, state in ((1, BuildState.FAILED), (2, S))
+    ]
+    again = await served.add(3, BuildState.FAILED)
+    await served.retry(again)
+    await served.begin(again)
+    await served.finish(again, S)
+    stats = await read(client, "/stats")
+    assert stats["flakes"] == [
+        {"target": None, "failed": again, "succeeded": again},
+        {"target": HOSTILE, "failed": bad, "succeeded": good},
+    ]
+    words = (await reading.page(client, "/stats")).words
+    assert f"#{bad} ✗ failed, #{good} ✓ succeeded" in words
+    assert f"the whole build: #{again} ✗ failed, tried again ✓ succeeded" in words
+    text = await get(client, "/stats.txt")
+    assert f"✗ #{bad} ✓ #{good} " in text
+    assert f"✗ #{again} ✓ #{again} the same commit" in text
+    assert all(line.isprintable() for line in text.splitlines())
+
+
+async def test_steps_are_drawn_where_they_are_known(
+    served: Served, client: Private
+) -> None:
+    build = await served.add(1, S)
+    steps = [
+        ["fetching", 2_000_000],
+        ["evaluating", 2_100_000],
+        ["building", 2_900_000],
+    ]
+    again = [["fetching", 2_950_000]]
+    await served.database.write(keep_steps, build, steps + again)
+    (point,) = (await read(client, "/stats"))["points"]
+    assert point["steps"] == {"fetching": 150.0, "evaluating": 800.0, "building": 50.0}
+    page = await get(client, "/stats", "text/html")
+    assert "Steps, oldest build first" in page
+    assert "<td>2m 30s</td><td>13m 20s</td><td>50s</td>" in page
+
+
+def keep_steps(
+    connection: sqlite3.Connection, build: int, steps: list[list[object]]
+) -> None:
+    connection.execute(
+        "UPDATE attempts SET steps = ? WHERE build = ?", (json.dumps(steps), build)
+    )

@@ -16,6 +16,12 @@ from ci.serve.svg import Dot, Line
 from ci.serve.text import SYMBOLS
 
 GIB = 1024**3
+# What is drawn as one -> steps of build/flake.py and build/command.py.
+STEPS = {
+    "fetching": ("fetching", "fetching inputs"),
+    "evaluating": ("evaluating",),
+    "building": ("building", "running"),
+}
 MARKED = (BuildState.FAILED, BuildState.ERROR)
 
 
@@ -41,7 +47,13 @@ def size(count: int | None) -> str:
 
 def figures(points: Sequence[StatsPoint]) -> list[Figure]:
     """What is known of the builds, oldest first."""
-    return [_durations(points), _waits(points), _caches(points), _store(points)]
+    return [
+        _durations(points),
+        _waits(points),
+        _steps(points),
+        _caches(points),
+        _store(points),
+    ]
 
 
 def _durations(points: Sequence[StatsPoint]) -> Figure:
@@ -86,6 +98,28 @@ def _waits(points: Sequence[StatsPoint]) -> Figure:
         ("Build", "State", "Waited"),
         _rows(points, lambda p: (_took(p.wait_seconds),)),
     )
+
+
+def _steps(points: Sequence[StatsPoint]) -> Figure:
+    points = [point for point in points if point.steps]
+    taken = {
+        name: [_sum(point, steps) for point in points] for name, steps in STEPS.items()
+    }
+    lines = [Line(name, rolling(values, 0.5, SPAN)) for name, values in taken.items()]
+    return Figure(
+        "steps",
+        "Where the time goes",
+        f"The median of each step of the last attempts; {SPAN} builds at each place.",
+        _plot(lines, name="Steps, oldest build first", ends=_ends(points)),
+        ("Build", "State", *(name.capitalize() for name in STEPS)),
+        _rows(points, lambda p: [_took(_sum(p, steps)) for steps in STEPS.values()]),
+    )
+
+
+def _sum(point: StatsPoint, steps: Sequence[str]) -> float | None:
+    """What these steps took together; None when the build got to none of them."""
+    found = [point.steps[step] for step in steps if step in point.steps]
+    return sum(found) if found else None
 
 
 def _caches(points: Sequence[StatsPoint]) -> Figure:

@@ -28,6 +28,9 @@ class StatsPoint(shapes.Shape):
     built: int | None = Field(description="derivations; null: not known")
     substituted: int | None = Field(description="paths from caches; null: not known")
     store_used: int | None = Field(description="bytes of its file system")
+    steps: dict[str, float] = Field(
+        description="seconds of each step of the last attempt, where it has ended"
+    )
 
 
 def points_of(window: Sequence[Past]) -> list[StatsPoint]:
@@ -46,6 +49,7 @@ def points_of(window: Sequence[Past]) -> list[StatsPoint]:
             built=build.last.built if build.last else None,
             substituted=build.last.substituted if build.last else None,
             store_used=build.last.store_used if build.last else None,
+            steps=build.last.step_seconds if build.last else {},
         )
         for place, build in enumerate(window)
     ]
