@@ -1,4 +1,4 @@
-"""Which machines have asked with the client, in memory: for whoever sets one up."""
+"""Who came, by what: in memory, for whoever sets the server up."""
 
 from __future__ import annotations
 
@@ -42,3 +42,15 @@ class Said:
 
     at: int = 0
     sentence: str = ""
+
+
+@dataclass
+class Opened:
+    """When a build's page was last opened by a link on github.com, in ms; 0: never yet."""
+
+    at: int = 0
+
+    def note(self, at: int) -> bool:
+        """It was at `at` (ms); tell whether that was the first time."""
+        first, self.at = not self.at, at
+        return first

@@ -15,7 +15,7 @@ from ci.models import Build, Check
 from ci.serve import shapes
 from ci.serve.follow import Watches
 from ci.serve.news import News
-from ci.serve.seen import Said, Seen
+from ci.serve.seen import Opened, Said, Seen
 from ci.wake import Wake
 
 Checks = Callable[[], Awaitable[list[Check]]]
@@ -44,6 +44,7 @@ class FirstRun:
     ping: Ping = _nobody
     seen: Seen = field(default_factory=Seen)
     said: Said = field(default_factory=Said)
+    opened: Opened = field(default_factory=Opened)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,11 @@ from ci.config import Secrets, parse
 from ci.doctor.examination import Examination
 from ci.door import Door, Fault, Refusal
 from ci.history import deliveries, outbox
+from ci.history.arrived import NOTHING, Posted
 from ci.history.deliveries import Arrival
 from ci.models import BuildState, Check
+from ci.serve.pages import setup_rows
+from ci.serve.pages.setup_rows import Facts
 from ci.serve.service import SERVICE, FirstRun
 from tests.fakes.waiting import wait_until
 from tests.serve.conftest import KEY, REPO, Private, Served, document
@@ -216,6 +219,48 @@ async def test_after_the_first_build_the_page_is_the_health(day: FirstDay) -> No
     row = await day.row("status")
     assert row["state"] == "well"
     assert f"of build #{number} posted" in row["seen"]
+
+
+async def test_a_link_that_was_opened_on_github_is_seen(
+    day: FirstDay, tmp_path: Path
+) -> None:
+    number = await day.served.add(1, BuildState.SUCCEEDED)
+    item = await day.served.database.read(outbox.due, now_ms())
+    assert item is not None
+    await day.served.database.write(outbox.sent, item.id, now_ms())
+    for path, whence in (
+        (f"/builds/{number}", ""),
+        (f"/builds/{number}", "https://github.com.example.org/o/n"),
+        (f"/builds/{number}", "https://github.com@example.org/"),
+        (f"/builds/{number}", "http://github.com/"),
+        (f"/builds/{number}", "https://[github.com/"),
+        (f"/builds/{number + 1}", "https://github.com/o/n"),
+        ("/builds", "https://github.com/o/n"),
+    ):
+        await day.client.get(path, headers={"Referer": whence} if whence else {})
+        row = await day.row("status")
+        assert "github.com" not in row["seen"], (path, whence)
+        (note,) = row["notes"]
+        assert note.startswith("open it from GitHub")
+        assert "browsers do not tell plain http" in note
+    whence = "https://github.com/owner/name/commits/dev"
+    await day.client.get(f"/builds/{number}", headers={"Referer": whence})
+    row = await day.row("status")
+    assert re.search(
+        r"; its link was opened on github\.com, [0-9:]{8} UTC$", row["seen"]
+    )
+    assert not row["notes"]
+
+
+def test_over_https_the_page_promises_to_see_it(tmp_path: Path) -> None:
+    settings = parse(document(tmp_path, public_url="https://ci.example.ts.net"))
+    posted = Posted(at=1, build=1, context="build-server", state="success")
+    facts = Facts(settings, replace(NOTHING, posted=posted), [], [])
+    (row,) = [row for row in setup_rows.rows(facts) if row.key == "status"]
+    assert row.notes == (
+        "open it from GitHub, by Details beside the commit's mark: this row then says "
+        "so, until the server is started again",
+    )
 
 
 async def test_dead_letters_are_listed(day: FirstDay) -> None:

@@ -21,8 +21,8 @@ MONTHS = (
     *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
     *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
 )
-# From so many good builds of a day on its square is as dark as this.
-DARKER = ((10, ""), (4, "0.75"), (1, "0.5"))
+# From so many good builds of a day on its square is as strong as this.
+STRONGER = ((10, ""), (4, "0.75"), (1, "0.5"))
 # For a terminal: what `_kind` finds.
 SIGNS = {"good": "✓", "mixed": "±", "bad": "✗", "ours": "!", "other": "–"}
 
@@ -130,7 +130,7 @@ def _square(x: int, y: int, day: CalendarDay | None) -> str:
     )
     match day.kind:
         case "good":
-            faint = next(how for least, how in DARKER if day.succeeded >= least)
+            faint = next(how for least, how in STRONGER if day.succeeded >= least)
             opacity = f' fill-opacity="{faint}"' if faint else ""
             drawn = f'<rect {whole} fill="currentColor"{opacity}/>'
             state = BuildState.SUCCEEDED
@@ -176,7 +176,7 @@ def _months(first: int) -> Iterator[str]:
 def legend() -> Sequence[tuple[Markup, str]]:
     """A square of each kind with what it says."""
     kinds = (
-        ({"succeeded": 10}, "all succeeded, darker the more"),
+        ({"succeeded": 10}, "all succeeded; stronger: more"),
         ({"succeeded": 1, "failed": 1}, "some failed"),
         ({"failed": 1}, "failed"),
         ({"error": 1}, "errors of ours only"),

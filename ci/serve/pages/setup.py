@@ -142,6 +142,7 @@ async def _facts(service: Service, host: str = "", asker: str = "") -> Facts:
         doctor=doctor,
         refused=service.first_run.refused(happened.signed_at),
         machines=service.first_run.seen.machines(),
+        opened=service.first_run.opened.at,
         secret_files=files,
         notifies=service.secrets().notify_urls is not None,
         host=host,

@@ -60,7 +60,8 @@ class Facts:
 
     `refused`: what the public door turned away after the newest signed delivery.
     `secret_files`: names of the files with the webhook's secret. `host`: by which the
-    page was opened, and `caller` by whom.
+    page was opened, and `caller` by whom. `opened`: when a build's page last was by a
+    link on github.com, in ms; 0: not since the server began.
     """
 
     settings: Settings
@@ -73,6 +74,7 @@ class Facts:
     notifies: bool = False
     host: str = ""
     caller: str = ""
+    opened: int = 0
     by_name: dict[str, Check] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -328,8 +330,20 @@ def _status(facts: Facts) -> Line:
     if arrived.posted is not None:
         last = arrived.posted
         seen = f"{last.state} of build #{last.build} posted, {clock(last.at)}"
+        if facts.opened:
+            seen += f"; its link was opened on github.com, {clock(facts.opened)}"
+        else:
+            line = replace(line, notes=(*line.notes, _open_it(facts.settings)))
         return replace(line, state=RowState.WELL, seen=seen, at=last.at)
     return line
+
+
+def _open_it(settings: Settings) -> str:
+    """How to see that the way from GitHub to a build's page works."""
+    begin = "open it from GitHub, by Details beside the commit's mark: this row then"
+    if settings.public_url.startswith("http:"):
+        return f"{begin} cannot say so, for browsers do not tell plain http whence"
+    return f"{begin} says so, until the server is started again"
 
 
 def _machines(facts: Facts) -> Line:
