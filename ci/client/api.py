@@ -18,6 +18,7 @@ from ci.client.text import printable
 MAX_PAGE = 100
 
 Log = tuple[HTTPMessage, Iterator[bytes]]
+News = tuple[int, Iterator[bytes]]
 
 
 class Asked:
@@ -111,6 +112,10 @@ class Api:
     def log(self, number: int, query: Query) -> AbstractContextManager[Log]:
         """Headers and bytes of a log."""
         return self.server.stream(f"/builds/{number}/log", query)
+
+    def news(self, number: int) -> AbstractContextManager[News]:
+        """A descriptor, readable when something has come, and what comes of a build."""
+        return self.server.news(f"/builds/{number}/events")
 
     def log_end(self, number: int, lines: int) -> tuple[int, int]:
         """The attempt, and the byte at which the last so many lines of its log begin."""

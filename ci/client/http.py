@@ -30,6 +30,7 @@ from ci.client.exits import Unreachable
 MAX_BODY = 32 * 1024 * 1024
 PIECE = 64 * 1024
 SILENCE = 30.0
+BEGINS_WITHIN = 2.0
 CLOCK_TOLERANCE = 3.0
 AGENT = f"build-client/{__version__}"
 
@@ -107,6 +108,29 @@ class Server:
         finally:
             connection.close()
 
+    @contextmanager
+    def news(self, path: str) -> Iterator[tuple[int, Iterator[bytes]]]:
+        """What follows the first piece of a stream that begins at once.
+
+        With the descriptor that can be read when more has come.
+        """
+        connection = self._connection(self._silence)
+        try:
+            with self._within(connection, min(BEGINS_WITHIN, self.timeout)):
+                response = self._send(connection, "GET", path, None)
+                self._check(response)
+                media = response.headers.get_content_type()
+                if media != "text/event-stream" or response.length is not None:
+                    raise lost.foreign(self.address, response)
+                # It may have come with the headers, and then nobody could see it.
+                response.read1(PIECE)
+                if response.isclosed():
+                    raise ConnectionResetError
+            with closing(response):
+                yield response.fileno(), self._chunks(response)
+        finally:
+            connection.close()
+
     def close(self) -> None:
         """Give the kept connection back."""
         if self._kept is not None:
@@ -179,15 +203,18 @@ class Server:
             raise lost.connection(self.address, ConnectionResetError())
 
     @contextmanager
-    def _within(self, connection: HTTPConnection) -> Iterator[None]:
+    def _within(
+        self, connection: HTTPConnection, seconds: float | None = None
+    ) -> Iterator[None]:
         """The whole of an exchange within `timeout` seconds; errors as Unreachable."""
+        seconds = seconds or self.timeout
         previous = signal.signal(signal.SIGALRM, _late)
-        signal.setitimer(signal.ITIMER_REAL, self.timeout)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
             yield
         except (OSError, HTTPException, UnicodeError) as error:
             connection.close()
-            raise lost.connection(self.address, error, self.timeout) from error
+            raise lost.connection(self.address, error, seconds) from error
         except BaseException:
             connection.close()
             raise

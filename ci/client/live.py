@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 
 from ci.client import text
@@ -20,6 +21,7 @@ from ci.client.watch import just_ended
 
 FRAME = 0.2
 LOG_EVERY = 1.0
+LOG_AT_LEAST = 8.0
 LOG_LINES = 20
 MARGIN = 1
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -39,6 +41,7 @@ class Live:
         self._usual: list[float | None] | None = None
         self._said: list[str] = []
         self._asked_at = 0.0
+        self._ask_every = LOG_EVERY
         self._frame = 0
 
     def tell(self, build: Build, before: Build | None) -> None:
@@ -56,26 +59,30 @@ class Live:
             self._draw(above)
 
     def seen(self, build: Build) -> None:
-        """The build as it is now; also asks for the end of its log, not too often."""
+        """The build as it is now; also asks for the end of its log, not too often.
+
+        Of a log that does not grow, less and less often.
+        """
         self._note_begins(build, self._build)
         self._build = build
         now = time.monotonic()
-        if build.state != "running" or now - self._asked_at < LOG_EVERY:
+        if build.state != "running" or now - self._asked_at < self._ask_every:
             return
-        self._asked_at = now
+        self._asked_at, said = now, self._said
         with suppress(Failure):
             lines = self._session.api.last_lines(build.number, LOG_LINES)
             self._said = [row for line in lines for row in text.plain_lines(line)]
+        grows = self._said != said
+        self._ask_every = LOG_EVERY if grows else min(2 * self._ask_every, LOG_AT_LEAST)
 
-    def pause(self, seconds: float) -> None:
-        """Spend so many seconds drawing."""
+    def pause(self, seconds: float, descriptors: Sequence[int] = ()) -> None:
+        """Spend so many seconds drawing, or until one of `descriptors` can be read."""
         until = time.monotonic() + seconds
         while True:
             self._draw()
             left = until - time.monotonic()
-            if left <= 0:
+            if left <= 0 or self._region.pause(min(left, FRAME), descriptors):
                 return
-            self._region.pause(min(left, FRAME))
             self._frame += 1
 
     def _note_begins(self, build: Build, before: Build | None) -> None:

@@ -32,6 +32,11 @@ class Patience:
         self._lost_at: float | None = None
         self._next_pause = FIRST_PAUSE
 
+    @property
+    def tried(self) -> bool:
+        """Whether the last answer did not come."""
+        return self._lost_at is not None
+
     def found(self) -> None:
         """The server answers."""
         if self._lost_at is not None:

@@ -107,12 +107,17 @@ class Region:
             self._write(_ERASE)
             self._drawn = False
 
-    def pause(self, seconds: float) -> None:
-        """Wait so long, or until the terminal has another size."""
-        ready, _, _ = select.select([self._wake[0]], [], [], seconds)
-        if ready:
+    def pause(self, seconds: float, descriptors: Sequence[int] = ()) -> bool:
+        """Wait so long, or until the terminal has another size, or one can be read.
+
+        Returns whether one of `descriptors` can.
+        """
+        wake = self._wake[0]
+        ready, _, _ = select.select([wake, *descriptors], [], [], seconds)
+        if wake in ready:
             with suppress(BlockingIOError):
-                os.read(self._wake[0], 4096)
+                os.read(wake, 4096)
+        return any(each in ready for each in descriptors)
 
     def _restore(self) -> None:
         # The terminal may have gone; then there is nothing to restore.

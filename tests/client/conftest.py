@@ -82,12 +82,17 @@ class House(Programs):
         await self.close()
         self._kept.close()
 
-    def followers(self) -> int:
-        """How many follow a log now."""
+    @property
+    def application_now(self) -> web.Application:
+        """The one that answers now."""
         assert self._runner is not None
         application = self._runner.app
         assert isinstance(application, web.Application)
-        return application[SERVICE].watches.readers
+        return application
+
+    def followers(self) -> int:
+        """How many follow a log now."""
+        return self.application_now[SERVICE].watches.readers
 
     async def retime(self, build: int, **ago: float) -> None:
         """Move `queued`, `started`, `finished` to so many seconds before now."""
@@ -125,6 +130,8 @@ def _end_target(
         "WHERE build = ? AND name = ?",
         (state, error or None, build, name),
     )
+    # With each change of the targets the sentence is written, and that is the news.
+    connection.execute("UPDATE builds SET summary = summary WHERE number = ?", (build,))
 
 
 @pytest.fixture(scope="session")

@@ -40,8 +40,10 @@ class World:
         default_factory=lambda: {"reconcile_every": "never"}
     )
     extra: str = ""
-    # Where the webhook is; GitHub must find it there again after a restart.
+    # Where the webhook is; GitHub must find it there again after a restart. And where
+    # clients are answered.
     public: str = "127.0.0.1:0"
+    private: str = "127.0.0.1:0"
     secret: bytes = SECRET
     # What runs it, in front of it: a tracer.
     wrapper: Sequence[str] = ()
@@ -65,7 +67,7 @@ class World:
 state_dir = "{self.state_dir}"
 [listen]
 public = "{self.public}"
-private = "127.0.0.1:0"
+private = "{self.private}"
 [github]
 api_url = "{self.github.url}"
 webhook_secret_file = "{self.folder}/webhook-secret"

@@ -8,17 +8,23 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from functools import partial
 from itertools import groupby
 
 import aiohttp
 import pytest
 
 from ci.history import paths
+from tests.client.conftest import bytecode, programs
+from tests.client.programs import Programs, end_of, next_hint
 from tests.end_to_end.server import Server, World
 from tests.end_to_end.test_followers import let_go
 from tests.end_to_end.wire import asked_meanwhile, resident, silent_peer
 from tests.fakes.event_stream import EventStream, Told, listening
+from tests.fakes.ports import keep_port, port_of
 from tests.fakes.waiting import wait_until
+
+__all__ = ["bytecode", "programs"]
 
 PAGES = 200
 MIB = 1024 * 1024
@@ -190,3 +196,45 @@ async def test_stopping_says_good_bye_to_open_pages(command_world: World) -> Non
         assert time.monotonic() - begun < 4
         for page in pages:
             assert [it.name for it in await page.to_the_end()] == ["bye"]
+
+
+async def test_who_waits_in_a_terminal_outlives_a_kill(
+    command_world: World, programs: Programs
+) -> None:
+    """`bs -w` hears of the end on the stream of another server than it began with."""
+    with keep_port() as kept:
+        command_world.private = f"127.0.0.1:{port_of(kept)}"
+        await _wait_through_a_kill(command_world, programs)
+
+
+async def _wait_through_a_kill(world: World, programs: Programs) -> None:
+    world.build = {"sandbox": False}
+
+    async def heard() -> bool:
+        return b"build_server_event_streams 1.0" in await server.text("/metrics")
+
+    async def begun(attempt: int) -> bool:
+        build = await server.build(number)
+        if build["state"] != "running" or build["attempt"] != attempt:
+            return False
+        return b"begun" in await server.text(f"/builds/{number}/log?attempt={attempt}")
+
+    async with world.server() as server:
+        number = await begin(server, GATED.replace("until", "echo begun; until"))
+        await wait_until(partial(begun, 1), 30, what="the first attempt")
+        process = await programs.start("bs", "-w", "--server", server.private)
+        assert "running" in await next_hint(process)
+        await wait_until(heard, 30, what="a client that listens")
+        await server.kill()
+        assert "trying again for 60 s" in await next_hint(process)
+    async with world.server() as server:
+        assert "is back after" in await next_hint(process)
+        await wait_until(heard, 30, what="a client that listens again")
+        await wait_until(partial(begun, 2), 30, what="the second attempt")
+        # The checkout of the first attempt may be there as well, on its way out.
+        go = paths.checkout_path(world.state_dir, number) / "go"
+        await asyncio.to_thread(go.touch)
+        ran = await end_of(process)
+        told = await server.build(number)
+    assert (ran.code, told["state"], told["attempt"]) == (0, "succeeded", 2)
+    assert ran.out.splitlines()[-1].startswith(f"{number}\tsucceeded\tdev\t")
