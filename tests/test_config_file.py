@@ -54,7 +54,7 @@ def test_a_file_that_is_no_toml_says_where(
 
 def test_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     for path, words in (
-        (tmp_path / "none.toml", "does not exist; write one"),
+        (tmp_path / "none.toml", "does not exist; `build-server init` writes one"),
         (tmp_path, "cannot be read: Is a directory"),
     ):
         with pytest.raises(ConfigurationError, match=re.escape(f"{path} {words}")):

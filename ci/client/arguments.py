@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ci import __version__
 from ci.client import options
@@ -37,7 +37,7 @@ def parse(words: Words, arguments: Sequence[str]) -> argparse.Namespace:
     chosen = argparse.Namespace()
     verb = words.verb
     if verb is None:
-        chosen = parser(words, None).parse_args(arguments)
+        _parse(parser(words, None), arguments, chosen)
         verb, arguments = chosen.verb, chosen.rest
     if verb in options.TAKE_FIELDS:
         arguments = _joined(arguments)
@@ -47,7 +47,32 @@ def parse(words: Words, arguments: Sequence[str]) -> argparse.Namespace:
             f"#{each}" if re.fullmatch("-(?:[2-9]|[1-9][0-9])", each) else each
             for each in arguments
         ]
-    return parser(words, verb).parse_args(arguments, chosen)
+    _parse(parser(words, verb), arguments, chosen)
+    return chosen
+
+
+def _parse(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str],
+    chosen: argparse.Namespace,
+) -> None:
+    """As argparse does it, but who mistypes an option or a verb is told which is near."""
+    unknown = parser.parse_known_args(arguments, chosen)[1]
+    if unknown:
+        known = re.findall(r"(?<![\w-])--[a-z-]+", parser.format_help())
+        near = _near(unknown[0].partition("=")[0], known)
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{near}")
+    verb = chosen.verb
+    if verb not in VERBS:
+        near = _near(verb, VERBS) or f"; there are {', '.join(VERBS)}"
+        parser.error(f"there is no verb {verb!r}{near}")
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, list(known), 1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def parser(words: Words, verb: str | None) -> argparse.ArgumentParser:
@@ -72,7 +97,7 @@ def _overview() -> argparse.ArgumentParser:
         f"verbs:\n{verbs}\n\n{CLIENT} VERB --help says more.\n\n{EXPLAINED}",
     )
     _add_globals(parser, suppress=False)
-    parser.add_argument("verb", choices=VERBS, metavar="VERB", help="see below")
+    parser.add_argument("verb", metavar="VERB", help="see below")
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 

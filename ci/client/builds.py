@@ -120,6 +120,13 @@ class Build:
         return self.state in FINAL
 
     @property
+    def ended(self) -> list[Target]:
+        """The targets that have ended; of a build that waits again, none has."""
+        if self.state == "queued":
+            return []
+        return [each for each in self.targets if each.final]
+
+    @property
     def failing(self) -> list[Target]:
         """The targets that explain the verdict, the commit's faults first."""
         bad = [each for each in self.targets if each.state in ("failed", "error")]

@@ -209,7 +209,7 @@ def _doing(build: Build) -> str:
 
 def _counts(build: Build, *, brief: bool) -> list[tuple[str, int]]:
     """How many targets are in each state; `brief` leaves out what there is none of."""
-    if not build.targets:
+    if not build.targets or build.state == "queued":
         return []
     counted = Counter(target.state for target in build.targets)
     always = () if brief else _ALWAYS

@@ -60,7 +60,7 @@ class Look:
         words = build.state
         if build.final:
             if build.seconds is not None:
-                words += " " + text.human_seconds(build.seconds)
+                words += " " + text.took(build.seconds)
             behind = f" · {self.ago(build.last_news)}"
         else:
             since = text.timestamp(build.last_news)
@@ -81,7 +81,7 @@ class Look:
         Without the time where the name would get too little room.
         """
         columns = columns or self.width
-        took = "" if target.seconds is None else text.human_seconds(target.seconds)
+        took = "" if target.seconds is None else text.took(target.seconds)
         if columns - len(took) - 4 < NAME:
             took = ""
         name = text.cut(target.name, columns - len(took) - 4)
@@ -126,9 +126,9 @@ def short(build: Build, look: Look, *, ticking: bool) -> str:
     seconds = build.seconds
     since = text.timestamp(build.last_news)
     if seconds is None and ticking and not build.final and since is not None:
-        seconds = look.now - since
+        seconds = float(int(look.now - since))
     if seconds is not None:
-        parts.append(text.human_seconds(seconds).replace(" ", ""))
+        parts.append(text.took(seconds).replace(" ", ""))
     line = " ".join([*parts, build.url])
     return line if not ticking or text.width(line) <= look.width else " ".join(parts)
 

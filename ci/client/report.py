@@ -183,4 +183,4 @@ def _moved(build: Build, before: Build) -> bool:
 
 
 def _has_failed(build: Build) -> bool:
-    return any(target.state == "failed" for target in build.targets)
+    return any(target.state == "failed" for target in build.ended)

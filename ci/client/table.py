@@ -42,7 +42,7 @@ def table(builds: Sequence[Build], look: Look) -> list[str]:
 
 
 def _cells(build: Build, look: Look) -> dict[str, str]:
-    took = UNKNOWN if build.seconds is None else text.human_seconds(build.seconds)
+    took = UNKNOWN if build.seconds is None else text.took(build.seconds)
     return {
         "#": str(build.number),
         "STATE": build.state

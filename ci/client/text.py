@@ -136,6 +136,13 @@ def human_seconds(seconds: float) -> str:
     return f"{whole // 86400}d {whole % 86400 // 3600}h"
 
 
+def took(seconds: float) -> str:
+    """The same of what has ended; also `0.3s`, as on the pages."""
+    if 0.05 <= seconds < 0.95:
+        return f"{seconds:.1f}s"
+    return human_seconds(seconds)
+
+
 def age(seconds: float) -> str:
     """The larger unit only: `8s`, `6m`, `2h`, `40d`."""
     return human_seconds(seconds).partition(" ")[0]

@@ -69,7 +69,7 @@ def news(build: Build) -> tuple[object, ...]:
     return (
         build.state,
         build.attempt,
-        [each.name for each in build.targets if each.final],
+        [each.name for each in build.ended],
     )
 
 
@@ -77,5 +77,5 @@ def just_ended(build: Build, before: Build | None) -> list[Target]:
     """What has ended since; a new attempt begins anew."""
     known: set[str] = set()
     if before is not None and before.attempt == build.attempt:
-        known = {each.name for each in before.targets if each.final}
-    return [each for each in build.targets if each.final and each.name not in known]
+        known = {each.name for each in before.ended}
+    return [each for each in build.ended if each.name not in known]

@@ -115,7 +115,7 @@ def _document(path: Path) -> dict[str, object]:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         problem = (
-            f"{path} does not exist; write one (ten lines do), or name "
+            f"{path} does not exist; `build-server init` writes one, or name "
             "another with --config or BUILD_SERVER_CONFIG"
         )
     except OSError as error:

@@ -12,7 +12,7 @@ from ci.config import Secrets
 from ci.history.requests import Request
 from ci.models import BuildState
 from tests.client.conftest import House
-from tests.client.programs import Ran
+from tests.client.programs import Programs, Ran
 from tests.serve.desk import desk
 
 CODES = {
@@ -128,6 +128,26 @@ async def test_usage(house: House) -> None:
         assert (ran.code, ran.out) == (2, ""), (argv, ran)
         assert argv[0] in ran.err
         assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["bs", "--jsn"], "--jsn; did you mean --json?"),
+        (["bs", "--fial-fast", "1"], "--fial-fast; did you mean --fail-fast?"),
+        (["bl", "--folow=1"], "--folow=1; did you mean --follow?"),
+        (["build-client", "--sever", "x"], "--sever; did you mean --server?"),
+        (["build-client", "hist"], "no verb 'hist'; did you mean history?"),
+        (["build-client", "zzz"], "no verb 'zzz'; there are trigger, status, logs"),
+        (["bs", "1", "2"], "unrecognized arguments: 2\n"),
+    ],
+)
+async def test_who_mistypes_is_told_what_is_near(
+    programs: Programs, argv: list[str], said: str
+) -> None:
+    ran = await programs.run(*argv)
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
 
 
 async def test_not_found(house: House) -> None:

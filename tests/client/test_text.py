@@ -10,6 +10,7 @@ import unicodedata
 import pytest
 from hypothesis import given, strategies as st
 
+from ci import models
 from ci.client import as_json, text
 from ci.client.terminal import wants_colour
 from ci.client.words import quoted
@@ -112,3 +113,8 @@ def test_colour(choice: str, environ: dict[str, str], tty: bool, wanted: bool) -
 )
 def test_durations(seconds: float, shown: str, age: str) -> None:
     assert (text.human_seconds(seconds), text.age(seconds)) == (shown, age)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.04, 0.06, 0.3, 0.94, 0.96, 1.4, 9.9, 192])
+def test_what_has_ended_took_as_long_as_on_the_pages(seconds: float) -> None:
+    assert text.took(seconds) == models.human_seconds(seconds)

@@ -154,5 +154,21 @@ async def test_retry_can_be_waited_for(house: House) -> None:
     assert ran.code == 1
 
 
+async def test_what_an_earlier_attempt_ended_with_is_no_news(house: House) -> None:
+    """A build that waits again still has the targets of the attempt before."""
+    ended = (Target("checks.web", BuildState.FAILED, seconds=0.3, error="no"),)
+    number = await house.served.add(1, BuildState.FAILED, targets=ended)
+    await house.served.retry(number)
+    process = await house.start("bs", "-w", "--fail-fast", str(number))
+    assert f"#{number} queued" in await next_hint(process)
+    await house.served.begin(number)
+    assert f"#{number} running" in await next_hint(process)
+    await house.served.finish(number, BuildState.SUCCEEDED)
+    ran = await end_of(process)
+    assert ran.code == 0
+    assert ran.out.count("\n") == 1
+    assert ran.out.startswith(f"{number}\tsucceeded\t")
+
+
 def _fail(connection: sqlite3.Connection, number: int) -> None:
     connection.execute("UPDATE builds SET state = 'failed' WHERE number = ?", (number,))
