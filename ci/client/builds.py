@@ -59,9 +59,10 @@ class Excerpt:
         ]
 
     def telling(self, error: str, rows: int) -> list[str]:
-        """So many of the lines, with the one that `error` repeats; none if it is not there.
+        """So many of the lines, with the one that `error` repeats; else none.
 
-        `error` is what the server says of the target.
+        `error` is what the server says of the target. It says more than the lines do when
+        they are the server's own, or Nix's of an evaluation: place, near names, the hash.
         """
         said = one_line(error)
         at = -1
@@ -70,11 +71,11 @@ class Excerpt:
             held = bare in said and len(bare) >= SHORTEST
             if held or any(part in bare for part in _parts(said)):
                 at = index
-        if at < 0:
+                if line.startswith("error:") and line != self.lines[-1]:
+                    # An evaluation says behind its message where it was.
+                    return []
+        if at < 0 or self.lines[at].startswith("build-server: "):
             return []
-        if self.lines[at].startswith("error:"):
-            # An evaluation says behind its message where it was.
-            return self.lines[at:][:rows]
         return self.lines[max(0, at + 1 - rows) : at + 1]
 
 

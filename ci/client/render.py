@@ -146,7 +146,7 @@ def _said(build: Build, target: Target, columns: int, rows: int) -> list[str]:
     excerpt = build.excerpt(target)
     shown = excerpt.telling(target.error, rows) if excerpt else []
     if not shown:
-        return text.wrap(text.one_line(target.error), columns, min(rows, 2))
+        return text.wrap(text.one_line(target.error), columns, rows)
     margin = min(len(row) - len(row.lstrip()) for row in shown)
     return [text.cut(row[margin:], columns) for row in shown]
 
