@@ -20,6 +20,7 @@ from tests.fakes.tree import CHECKOUT
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+SLOW = 30_000
 NOT_LIVE = "not live, retrying…"
 STYLE = "link[rel=stylesheet]"
 
@@ -39,7 +40,7 @@ def _upgraded(folder: Path) -> Path:
 
 async def _gone(page: Page, watched: Watched) -> None:
     """The page says that nothing new comes, and nothing else was wrong with it."""
-    await expect(page.locator("#live")).to_have_text(NOT_LIVE)
+    await expect(page.locator("#live")).to_have_text(NOT_LIVE, timeout=SLOW)
     assert all("ERR_" in fault for fault in watched.faults), watched.faults
     watched.faults.clear()
 
@@ -67,16 +68,20 @@ async def test_an_open_page_lives_through_a_kill_and_an_upgrade(
             sha = await asyncio.to_thread(origin.commit, files, executable=["ci"])
             async with world.server() as server:
                 await server.push(sha)
-                await expect(page.locator("main")).to_contain_text(sha[:7])
-                await expect(page.locator("#live")).to_have_text("")
+                await expect(page.locator("main")).to_contain_text(
+                    sha[:7], timeout=SLOW
+                )
+                await expect(page.locator("#live")).to_have_text("", timeout=SLOW)
                 assert await page.evaluate("window.loadedOnce")
                 watched.faults.clear()
                 await server.kill()
                 await _gone(page, watched)
             async with world.server(PYTHONPATH=str(later)):
                 await expect(page.locator(STYLE)).not_to_have_attribute(
-                    "href", style or ""
+                    "href", style or "", timeout=SLOW
                 )
-                await expect(page.locator("main")).to_contain_text(sha[:7])
+                await expect(page.locator("main")).to_contain_text(
+                    sha[:7], timeout=SLOW
+                )
                 assert not await page.evaluate("window.loadedOnce")
             watched.faults.clear()
