@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ci.config import parse as parse_settings
 from ci.history import logs as removed, progress
@@ -386,6 +386,7 @@ def test_lines_come_alike_at_once_and_bit_by_bit(
     assert sum(map(len, at_once.values())) == count
 
 
+@settings(deadline=None)
 @given(
     lines=st.lists(
         st.binary(max_size=30).map(lambda b: b.replace(b"\n", b"")), min_size=1
