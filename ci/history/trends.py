@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections import defaultdict
+from bisect import bisect_left, insort
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -166,7 +167,7 @@ def percentile(values: Iterable[float], share: float) -> float | None:
     ordered = sorted(values)
     if not ordered:
         return None
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+    return _at(ordered, share)
 
 
 def rolling(
@@ -176,13 +177,22 @@ def rolling(
 
     None where there is none yet.
     """
-    recent: list[float] = []
-    found = []
+    recent: deque[float] = deque()
+    # The same in order: sorting anew at each place took most of a page's time.
+    ordered: list[float] = []
+    found: list[float | None] = []
     for value in values:
         if value is not None:
-            recent = [*recent[-(span - 1) :], value]
-        found.append(percentile(recent, share))
+            if len(recent) == span:
+                del ordered[bisect_left(ordered, recent.popleft())]
+            recent.append(value)
+            insort(ordered, value)
+        found.append(_at(ordered, share) if ordered else None)
     return found
+
+
+def _at(ordered: Sequence[float], share: float) -> float:
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def repairs(window: Iterable[Past]) -> list[float]:

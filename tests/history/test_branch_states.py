@@ -15,6 +15,7 @@ from ci.history.branch_states import (
     VERDICTS,
     branch_state,
     branches_seen,
+    in_order,
 )
 from ci.models import BuildState
 from tests.fakes.history import REPO, enqueue, memory
@@ -165,3 +166,21 @@ def test_what_has_ended_comes_newest_first(
             for number, each in reversed(list(enumerate(states, 1)))
             if each.final and (each is state if state else each is not S.SKIPPED)
         ]
+
+
+def test_the_order_of_a_few_builds_is_found_without_the_rest_of_the_branch() -> None:
+    connection = _history([S.SUCCEEDED] * 300)
+    enqueue(connection, 999, branch="main")
+    found = builds.page(connection, limit=20)
+    asked: list[str] = []
+    connection.set_trace_callback(asked.append)
+    ordered = in_order(connection, REPO, "dev", found)
+    connection.set_trace_callback(None)
+    # That of main is not on the branch.
+    assert [build.number for build in ordered] == list(range(300, 281, -1))
+    (sql,) = asked
+    plan = [row["detail"] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")]
+    assert any("build=?" in step for step in plan), plan
+    connection.execute("UPDATE branch_commits SET position = -position")
+    turned = in_order(connection, REPO, "dev", found)
+    assert turned == ordered[::-1]

@@ -51,6 +51,21 @@ def test_percentiles_of_nothing_and_moving_ones() -> None:
     assert rolling([None, 4.0, None, 2.0, 9.0], 0.5, 2) == [None, 4.0, 4.0, 2.0, 2.0]
 
 
+@settings(deadline=None)
+@given(
+    st.lists(st.none() | st.integers(0, 9), max_size=40),
+    st.floats(0, 1),
+    st.integers(1, 7),
+)
+def test_a_moving_percentile_is_that_of_the_last_values(
+    values: list[int | None], share: float, span: int
+) -> None:
+    found = rolling(values, share, span)
+    for place in range(len(values)):
+        known = [value for value in values[: place + 1] if value is not None]
+        assert found[place] == percentile(known[-span:], share)
+
+
 def test_a_repair_is_from_the_first_failure_to_the_next_good_build() -> None:
     window = [
         past(1, BAD, 1000),  # Nobody saw it break.
