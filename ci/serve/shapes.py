@@ -262,6 +262,7 @@ class Overview(Shape):
     builds: list[Build]
     running: list[Running] = Field(description="how far those of `current` are")
     waits: str | None = Field(description="why no build begins now, if that is so")
+    trouble: list[Check] = Field(description="the checks of `/health` that are not ok")
 
 
 class Document(Shape):

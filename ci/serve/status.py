@@ -62,12 +62,12 @@ async def health(request: web.Request) -> web.Response:
     answer = shapes.Health(
         status="healthy" if all(check.ok for check in checks) else "degraded",
         cache_running=any(check.ok for check in checks if check.name == CACHE_CHECK),
-        checks=[_check(check) for check in checks],
+        checks=[check_shape(check) for check in checks],
     )
     return either(request, answer, lambda: text.checks(checks))
 
 
-def _check(check: Check) -> shapes.Check:
+def check_shape(check: Check) -> shapes.Check:
     """What is well needs no mending."""
     fix = "" if check.ok else check.fix
     return shapes.Check(name=check.name, ok=check.ok, detail=check.detail, fix=fix)

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 
 from ci.config import parse
 from ci.history.database import Database
-from ci.models import BuildState, Target
+from ci.models import BuildState, Check, Target
 from ci.serve import text
 from ci.text import printable
 from tests.serve.conftest import REPO, Private, Served, document
@@ -119,6 +119,35 @@ async def test_queue_says_why_it_waits(served: Served, tmp_path: Path) -> None:
         assert "build.parallel = 0" in why
         assert f"the queue waits: {why}\n" in await text_of(client)
         assert f"it waits: {why}" in (await page(client, "/")).words
+
+
+async def test_trouble_of_the_server_is_told_first(
+    served: Served, client: Private
+) -> None:
+    read = await page(client, "/")
+    assert (await json_of(client))["trouble"] == []
+    assert "needs help" not in read.words
+    detail = "the disk is <full>: " + "no build begins " * 8
+    bad = Check("disk", False, detail, "remove something from /var")
+    served.found = [Check("database", True, "writable"), bad]
+    await served.add(1)
+    assert (await json_of(client))["trouble"] == [
+        {
+            "name": "disk",
+            "ok": False,
+            "detail": detail,
+            "fix": "remove something from /var",
+        }
+    ]
+    told = await text_of(client)
+    assert all(len(line) <= 80 for line in told.splitlines())
+    words = " ".join(told.split())
+    assert f"✗ disk {detail}fix: remove something from /var" in words
+    shown = (await page(client, "/")).words
+    assert "The server itself needs help" in shown
+    assert "✗ disk: the disk is <full>: no build begins" in shown
+    assert "→ remove something from /var" in shown
+    assert "writable" not in shown
 
 
 async def test_retry_that_waits_says_until_when(

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from ci.config import Settings
 from ci.history import builds, context, queue
 from ci.history.branch_states import BranchState, Finished, branch_state
-from ci.models import Build, BuildState, derivations_built, human_seconds
+from ci.models import Build, BuildState, Check, derivations_built, human_seconds
 from ci.serve import shapes, svg
 
 RECENT = 20
@@ -55,7 +55,7 @@ class Front:
     """What runs, what waits and why, each branch, the last builds.
 
     `typical` has what each of `current` should take, in seconds; `retry_at` is when the
-    next build that waits for a retry is due.
+    next build that waits for a retry is due; `trouble` is what the server's checks found.
     """
 
     current: Sequence[Build]
@@ -65,6 +65,7 @@ class Front:
     typical: Mapping[int, float | None]
     retry_at: int | None = None
     waits: str = ""
+    trouble: Sequence[Check] = ()
     configured: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from aiohttp import web
 from pydantic import Field
 
 from ci.adapters.host import now_ms
-from ci.models import BuildState, human_seconds
+from ci.models import BuildState, Check, human_seconds
 from ci.serve import html, shapes, text
 from ci.serve.pages import front
 from ci.serve.pages.build_facts import held
 from ci.serve.pages.front import Front
 from ci.serve.parameters import Flag, Query, query
 from ci.serve.service import Service, service_of
+from ci.serve.status import check_shape, found_by
 from ci.text import printable
 
 MORE = (
     "more: /builds /builds/N /builds/N/log /repos/OWNER/NAME /stats /setup /help\n"
     "      /build/status /health /openapi.json; in colour: /?color=1\n"
 )
+
+
+# A cache that hangs is told of as trouble, and nobody waits for it.
+CHECKED_WITHIN = 0.5
 
 
 class HomeQuery(Query):
@@ -36,6 +43,10 @@ async def overview(request: web.Request) -> web.Response:
     found = await service.database.read(front.read_front, service.settings, now)
     if found.queue:
         found = replace(found, waits=_waits(service, found, now))
+    trouble = [
+        check for check in await found_by(service, CHECKED_WITHIN) if not check.ok
+    ]
+    found = replace(found, trouble=trouble)
     return await html.respond(
         request,
         _shape(service, found, now),
@@ -57,6 +68,7 @@ def _shape(service: Service, found: Front, now: int) -> shapes.Overview:
         builds=service.shape_all(list(found.recent)),
         running=[_running(found, number, now) for number in range(len(found.current))],
         waits=found.waits or None,
+        trouble=[check_shape(check) for check in found.trouble],
     )
 
 
@@ -81,6 +93,8 @@ def _text(version: str, found: Front, now: int, *, colour: bool) -> str:
         lines += ["", text.headline(build, text.WIDTH), f"  {far.words}"]
         if far.doing:
             lines.append(f"  {printable(far.doing)}")
+    if found.trouble:
+        lines += ["", *_trouble(found.trouble)]
     if found.waits:
         lines += ["", f"the queue waits: {printable(found.waits)}"]
     lines.append("")
@@ -95,6 +109,11 @@ def _text(version: str, found: Front, now: int, *, colour: bool) -> str:
     lines += ["", *(table if found.recent else text.NO_BUILD).splitlines(), ""]
     whole = "\n".join(text.cut(line, text.WIDTH) for line in lines) + "\n" + MORE
     return text.coloured(whole) if colour else whole
+
+
+def _trouble(checks: Sequence[Check]) -> Iterator[str]:
+    for line in text.checks(checks).splitlines():
+        yield from textwrap.wrap(line, text.WIDTH, subsequent_indent="    ")
 
 
 def _page(service: Service, found: Front, now: int) -> html.Page:
@@ -122,7 +141,7 @@ def _page(service: Service, found: Front, now: int) -> html.Page:
             "server": service.settings.public_url,
         },
         icon=icon,
-        events="/events",
+        events="/events?setup=1",
         live=bool(found.current or found.queue),
     )
 
