@@ -35,6 +35,7 @@ CLOCK_TOLERANCE = 3.0
 AGENT = f"build-client/{__version__}"
 
 Query = Mapping[str, str | int | None]
+Answer = tuple[HTTPResponse, bytes]
 
 
 class Silent(Exception):
@@ -87,11 +88,15 @@ class Server:
     def head(self, path: str, query: Query) -> HTTPMessage | None:
         """The headers that a GET would have; None for a refusal: it has no sentence."""
         connection = self._connection()
-        with self._within(connection):
+
+        def ask() -> Answer:
             response = self._send(connection, "HEAD", path, query)
             if response.status < 400:
                 self._check(response)
             connection.close()
+            return response, b""
+
+        response, _ = self._within(connection, ask)
         return response.headers if response.status < 400 else None
 
     @contextmanager
@@ -100,10 +105,13 @@ class Server:
     ) -> Iterator[tuple[HTTPMessage, Iterator[bytes]]]:
         """Headers and body, as it comes; the body raises Silent or Unreachable."""
         connection = self._connection(self._silence)
+
+        def ask() -> Answer:
+            response = self._send(connection, "GET", path, query)
+            return response, self._check(response)
+
         try:
-            with self._within(connection):
-                response = self._send(connection, "GET", path, query)
-                self._check(response)
+            response, _ = self._within(connection, ask)
             yield response.headers, self._chunks(response)
         finally:
             connection.close()
@@ -115,17 +123,22 @@ class Server:
         With the descriptor that can be read when more has come.
         """
         connection = self._connection(self._silence)
+
+        def ask() -> Answer:
+            response = self._send(connection, "GET", path, None)
+            self._check(response)
+            media = response.headers.get_content_type()
+            if media != "text/event-stream" or response.length is not None:
+                raise lost.foreign(self.address, response)
+            # It may have come with the headers, and then nobody could see it.
+            first = response.read1(PIECE)
+            if response.isclosed():
+                raise ConnectionResetError
+            return response, first
+
         try:
-            with self._within(connection, min(BEGINS_WITHIN, self.timeout)):
-                response = self._send(connection, "GET", path, None)
-                self._check(response)
-                media = response.headers.get_content_type()
-                if media != "text/event-stream" or response.length is not None:
-                    raise lost.foreign(self.address, response)
-                # It may have come with the headers, and then nobody could see it.
-                response.read1(PIECE)
-                if response.isclosed():
-                    raise ConnectionResetError
+            within = min(BEGINS_WITHIN, self.timeout)
+            response, _ = self._within(connection, ask, within)
             with closing(response):
                 yield response.fileno(), self._chunks(response)
         finally:
@@ -149,11 +162,13 @@ class Server:
         query: Query | None = None,
         body: Mapping[str, object] | None = None,
     ) -> object:
-        with self._within(connection):
+        def ask() -> Answer:
             response = self._send(connection, method, path, query, body)
             # Closed by itself: an alarm in the middle of a read leaves its file open.
             with closing(response):
-                raw = self._check(response) or response.read(MAX_BODY + 1)
+                return response, self._check(response) or response.read(MAX_BODY + 1)
+
+        response, raw = self._within(connection, ask)
         try:
             return json.loads(raw)
         except (ValueError, RecursionError):
@@ -202,16 +217,24 @@ class Server:
         if response.length:
             raise lost.connection(self.address, ConnectionResetError())
 
-    @contextmanager
     def _within(
-        self, connection: HTTPConnection, seconds: float | None = None
-    ) -> Iterator[None]:
-        """The whole of an exchange within `timeout` seconds; errors as Unreachable."""
+        self,
+        connection: HTTPConnection,
+        ask: Callable[[], Answer],
+        seconds: float | None = None,
+    ) -> Answer:
+        """The whole of an exchange within `timeout` seconds; errors as Unreachable.
+
+        All in one frame: the alarm may come at the very end, between two of them too.
+        """
         seconds = seconds or self.timeout
         previous = signal.signal(signal.SIGALRM, _late)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
-            yield
+            try:
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+                return ask()
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
         except (OSError, HTTPException, UnicodeError) as error:
             connection.close()
             raise lost.connection(self.address, error, seconds) from error
@@ -219,7 +242,6 @@ class Server:
             connection.close()
             raise
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
 
     def _connection(self, silence: float | None = None) -> HTTPConnection:
