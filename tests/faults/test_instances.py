@@ -61,10 +61,11 @@ async def test_of_five_started_at_once_one_serves_and_the_others_name_it(
             refused = [text for text in said if " is ready: " not in text]
             for text in refused:
                 assert text.startswith("build-server: this state directory is in use")
-            # Whoever came before the winner had written its name knows none.
-            assert any(f"process {ready[0].pid} " in text for text in refused), refused
             codes = [await p.wait() for p in processes if p is not ready[0]]
             assert codes == [1] * (STARTED - 1)
+            # Whoever came before the winner had written its name knows none; now all do.
+            code, late = await serve_once(world)
+            assert (code, f"process {ready[0].pid} " in late) == (1, True), late
         finally:
             for process in processes:
                 with suppress(ProcessLookupError):
@@ -84,7 +85,7 @@ async def test_a_server_that_stands_still_still_holds_its_state(tmp_path: Path) 
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(420)
 async def test_twenty_reboots_in_a_row_lose_nothing(tmp_path: Path) -> None:
     """Each life is too short for a start, or for a push or two, or for a build."""
     print(f"REBOOT_SEED={SEED}")
@@ -96,7 +97,7 @@ async def test_twenty_reboots_in_a_row_lose_nothing(tmp_path: Path) -> None:
         async with world.server():
             start = time.monotonic() - begun
         for _ in range(REBOOTS):
-            await _short_life(world, dice.uniform(0.2, 2.5) * start, shas, told)
+            await _short_life(world, start * dice.uniform(0.2, 2.7), shas, told)
         assert told
         async with world.server() as server:
             await check(world, server, world.github)
