@@ -13,8 +13,8 @@ from playwright.async_api import Browser, Page, expect
 from tests.browser.chromium import Watched, tab
 from tests.browser.conftest import CI
 from tests.end_to_end.server import World
-from tests.end_to_end.wire import free_port
 from tests.fakes.github import FakeGitHub
+from tests.fakes.ports import keep_port, port_of
 from tests.fakes.repository import Origin
 from tests.fakes.tree import CHECKOUT
 
@@ -48,15 +48,20 @@ async def _gone(page: Page, watched: Watched) -> None:
 async def test_an_open_page_lives_through_a_kill_and_an_upgrade(
     browser: Browser, tmp_path: Path
 ) -> None:
+    with keep_port() as kept:
+        await _live_through(browser, tmp_path, f"127.0.0.1:{port_of(kept)}")
+
+
+async def _live_through(browser: Browser, tmp_path: Path, where: str) -> None:
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     async with FakeGitHub() as github:
         origin = Origin(tmp_path / "origin.git")
         world = World(tmp_path, origin, github, environ, "nix")
         world.repository = {"builder": "command", "command": ["./ci"]}
         world.build = {"sandbox": False}
-        world.private = f"127.0.0.1:{free_port()}"
+        world.private = where
         later = await asyncio.to_thread(_upgraded, tmp_path / "later")
-        async with tab(browser, f"http://{world.private}") as watched:
+        async with tab(browser, f"http://{where}") as watched:
             page = watched.page
             async with world.server() as server:
                 await watched.open("/")
