@@ -33,7 +33,7 @@ from ci.credentials import Credentials
 from ci.doctor import checks as doctor_checks, credential_of
 from ci.doctor.examination import Examination
 from ci.door import Door
-from ci.health import Health, Look
+from ci.health import CacheLook, Health
 from ci.history import deliveries, outbox, repositories, retention
 from ci.history.database import Database
 from ci.history.deliveries import Arrival, Receipt
@@ -149,10 +149,12 @@ async def assemble(stack: AsyncExitStack, ground: Ground) -> Server:
             notifier,
         )
     ]
-    notifier.examines(Health(settings, sender, common.supervisor, looks))
+    cache = CacheLook(settings.cache.url) if settings.cache else None
+    health = Health(sender, common.supervisor, looks, cache)
+    notifier.examines(health)
     door = Door(wake)
     first_run = _first_run(stack, ground, common, door)
-    private = _private(ground, common, sender, looks, first_run, workshop.room.reason)
+    private = _private(ground, common, health, first_run, workshop.room.reason)
     listeners = {"private": private}
     if settings.github.webhook:
         listeners["public"] = await _public(ground, common, ledger, door)
@@ -257,8 +259,7 @@ def _notifier(ground: Ground, wake: Wake) -> Notifier:
 def _private(
     ground: Ground,
     common: Common,
-    sender: Outbox,
-    looks: Sequence[Look],
+    health: Health,
     first_run: FirstRun,
     waits: Callable[[], str],
 ) -> Listener:
@@ -269,7 +270,7 @@ def _private(
         wake=common.wake,
         hub=common.hub,
         metrics=common.metrics,
-        checks=Health(ground.settings, sender, common.supervisor, looks),
+        checks=health,
         version=__version__,
         first_run=first_run,
         waits=waits,

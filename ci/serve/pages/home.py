@@ -26,10 +26,6 @@ MORE = (
 )
 
 
-# A cache that hangs is told of as trouble, and nobody waits for it.
-CHECKED_WITHIN = 0.5
-
-
 class HomeQuery(Query):
     color: Flag = Field(
         False, description="1 for colours of a terminal in the text, else 0"
@@ -43,9 +39,7 @@ async def overview(request: web.Request) -> web.Response:
     found = await service.database.read(front.read_front, service.settings, now)
     if found.queue:
         found = replace(found, waits=_waits(service, found, now))
-    trouble = [
-        check for check in await found_by(service, CHECKED_WITHIN) if not check.ok
-    ]
+    trouble = [check for check in await found_by(service) if not check.ok]
     found = replace(found, trouble=trouble)
     return await html.respond(
         request,
