@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ sys.argv[0] = "build-client"
 from ci.client.main import main
 sys.exit(main())
 """
-# Very loose: other tests may run beside this one on the same two cores.
+# Seconds of the processor, very loose: this machine may be a slow one.
 SLOWEST = 0.5
 RUNS = 5
 
@@ -101,13 +101,19 @@ async def test_start_is_fast(house: House, capsys: pytest.CaptureFixture[str]) -
     }.items():
         times = []
         for _ in range(RUNS):
-            started = time.perf_counter()
+            before = _of_children()
             await house.run(*argv)
-            times.append(time.perf_counter() - started)
+            times.append(_of_children() - before)
         best[name] = min(times)
     with capsys.disabled():
         print(f"\nbs: {best['bs'] * 1e3:.0f} ms, python: {best['python'] * 1e3:.0f} ms")
     assert best["bs"] - best["python"] < SLOWEST
+
+
+def _of_children() -> float:
+    """Seconds that ended children have worked: what others do beside them is not in it."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 async def test_all_names_say_their_version_and_help(programs: Programs) -> None:
