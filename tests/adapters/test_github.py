@@ -260,7 +260,7 @@ async def test_half_a_connection_is_not_waited_for(server: FakeGitHub) -> None:
     """The request arrives, the answer stops in the middle, and nothing more is said."""
     async with fault_proxy(server.port) as network:
         network.fault = Stall(after=30)
-        async with connected(network.url(server.url), timeout=0.3) as github:
+        async with connected(network.url(server.url), timeout=1.5) as github:
             with pytest.raises(GitHubUnavailable):
                 await post(github)
     assert len(server.taken) == 1

@@ -236,12 +236,12 @@ async def test_a_cache_that_misbehaves_is_no_cache(
     paths = [f"/nix/store/{number:032}-x" for number in range(100)]
     key = f"{NAME}:{'A' * 43}="
     began = time.monotonic()
-    found = await fetchable(paths, url, key, timeout=0.5)
-    assert time.monotonic() - began < 5
+    found = await fetchable(paths, url, key, timeout=1.5)
+    assert time.monotonic() - began < 15
     assert {why and re.sub(r"^http://[^/ ]+ ?", "", why) for why in found.values()} == {
         reason
     }
-    assert not await cache_running(url, timeout=0.5)
+    assert not await cache_running(url, timeout=1.5)
 
 
 async def test_trouble_with_one_path_is_that_path_s_own(
@@ -279,7 +279,7 @@ async def test_a_cache_that_falls_silent_is_not_asked_path_by_path(
 
     url = await serving(handler)
     paths = [f"/nix/store/{number:032}-x" for number in range(100)]
-    found = await fetchable(paths, url, f"{NAME}:{'A' * 43}=", timeout=0.5)
+    found = await fetchable(paths, url, f"{NAME}:{'A' * 43}=", timeout=1.5)
     assert all(
         why and why.endswith("does not answer in time") for why in found.values()
     )

@@ -208,7 +208,7 @@ async def test_every_odd_request_has_its_answer_and_costs_nobody_anything(
                     if status >= 400 and name != "HEAD":
                         assert json.loads(reply.body)["status"] == status, name
     assert len(waits) > 10
-    assert max(waits) < 1
+    assert max(waits) < 3
     assert resident(pid) - memory < 40 * MIB
     assert (await server.push(sha("one")))["builds"] == [1]
     await settled(server, files)
@@ -231,10 +231,10 @@ async def test_a_thousand_requests_at_once_whose_answers_nobody_reads(
             stack.enter_context(await silent_peer(url, data))
         begun = time.monotonic()
         assert (await server.push(sha("one")))["accepted"] is True
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 5
         enough = len(waits) + 20
         await wait_until(lambda: len(waits) > enough, 30, what="the others' answers")
-    assert max(waits) < 2
+    assert max(waits) < 3
     assert resident(pid) - memory < 64 * MIB
 
 
@@ -263,7 +263,7 @@ async def test_a_large_push_and_endless_ones_leave_the_others_alone(
         assert cut.statuses in ([413], [])
         assert (long.statuses, rest.statuses) == ([413], [400])
     assert len(waits) > 5
-    assert max(waits) < 1
+    assert max(waits) < 3
     assert sorted(waits)[len(waits) * 9 // 10] < 0.2
     assert resident(pid) - memory < 4 * LIMIT
     assert len((await server.get("/builds"))["builds"]) == 1
@@ -302,7 +302,7 @@ async def test_half_open_requests_do_not_keep_a_push_waiting(server: Server) -> 
         for number in range(5):
             begun = time.monotonic()
             assert (await server.push(sha(number)))["accepted"] is True
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - begun < 3
     await settled(server, files)
 
 

@@ -59,6 +59,14 @@ async def hasty(database: Database, settings: Settings) -> AsyncIterator[Edge]:
         yield edge
 
 
+@pytest.fixture
+async def small(database: Database, settings: Settings) -> AsyncIterator[Edge]:
+    """The same, with time enough for whoever does not stop."""
+    reader = BodyReader(limit=65536, seconds=30, readers=8, memory=262144)
+    async with running_edge(database, settings, reader, lingering_time=0.1) as edge:
+        yield edge
+
+
 async def test_a_body_that_stops_half_way_is_not_waited_for(hasty: Edge) -> None:
     begun = time.monotonic()
     answer = await hasty.raw(request_bytes(BODY)[:-10])
@@ -82,8 +90,8 @@ async def test_a_body_that_trickles_in_is_cut_off_too(hasty: Edge) -> None:
     writer.close()
 
 
-async def test_a_body_in_pieces_is_whole_when_it_is_in_time(hasty: Edge) -> None:
-    reader, writer = await hasty.connect()
+async def test_a_body_in_pieces_is_whole_when_it_is_in_time(small: Edge) -> None:
+    reader, writer = await small.connect()
     whole = request_bytes(BODY)
     for start in range(0, len(whole), 500):
         writer.write(whole[start : start + 500])
@@ -93,17 +101,17 @@ async def test_a_body_in_pieces_is_whole_when_it_is_in_time(hasty: Edge) -> None
 
 
 async def test_a_lying_or_honest_length_over_the_limit_is_refused_early(
-    hasty: Edge,
+    small: Edge,
 ) -> None:
-    answer = await hasty.raw(request_bytes(b"x", Content_Length="65537"))
+    answer = await small.raw(request_bytes(b"x", Content_Length="65537"))
     assert status_of(answer) == 413
     assert "65536" in error_of(answer)
     exactly = b" " * 65536
-    assert status_of(await hasty.raw(request_bytes(exactly))) == 400
+    assert status_of(await small.raw(request_bytes(exactly))) == 400
 
 
-async def test_an_endless_chunked_body_is_cut_at_the_limit(hasty: Edge) -> None:
-    reader, writer = await hasty.connect()
+async def test_an_endless_chunked_body_is_cut_at_the_limit(small: Edge) -> None:
+    reader, writer = await small.connect()
     writer.write(request_bytes(b"", Content_Length=None, Transfer_Encoding="chunked"))
     answer = asyncio.create_task(reader.readuntil(b"}\n"))
     with pytest.raises(ConnectionError):
@@ -112,24 +120,24 @@ async def test_an_endless_chunked_body_is_cut_at_the_limit(hasty: Edge) -> None:
     writer.close()
 
 
-async def test_a_body_that_breaks_off_leaves_nothing(hasty: Edge) -> None:
-    _, writer = await hasty.connect()
+async def test_a_body_that_breaks_off_leaves_nothing(small: Edge) -> None:
+    _, writer = await small.connect()
     writer.write(request_bytes(BODY)[:-10])
     await writer.drain()
     writer.transport.abort()
     garbled = request_bytes(b"zz\r\n", Content_Length=None, Transfer_Encoding="chunked")
-    assert status_of(await hasty.raw(garbled)) == 400
-    assert status_of(await hasty.raw(request_bytes(BODY))) == 202
-    assert len(await hasty.rows()) == 1
+    assert status_of(await small.raw(garbled)) == 400
+    assert status_of(await small.raw(request_bytes(BODY))) == 202
+    assert len(await small.rows()) == 1
 
 
 async def test_a_sender_who_hangs_up_before_the_answer_is_still_recorded(
-    hasty: Edge,
+    small: Edge,
 ) -> None:
-    await hasty.raw(request_bytes(BODY), half_close=True)
-    rows = await wait_until(hasty.rows, what="the delivery")
+    await small.raw(request_bytes(BODY), half_close=True)
+    rows = await wait_until(small.rows, what="the delivery")
     assert len(rows) == 1
-    assert len(await hasty.rows("builds")) == 2
+    assert len(await small.rows("builds")) == 2
 
 
 @pytest.mark.parametrize(
@@ -160,15 +168,15 @@ async def test_dawdlers_are_given_up_for_newcomers(
             answer.cancel()
 
 
-async def test_a_bomb_stays_as_small_as_it_came(hasty: Edge) -> None:
+async def test_a_bomb_stays_as_small_as_it_came(small: Edge) -> None:
     bomb = gzip.compress(b"[" * 20_000_000)
     assert len(bomb) < 65536
-    signed = await hasty.raw(request_bytes(bomb, Content_Encoding="gzip"))
+    signed = await small.raw(request_bytes(bomb, Content_Encoding="gzip"))
     assert status_of(signed) == 415
     unsigned = request_bytes(
         bomb, Content_Encoding="gzip", X_Hub_Signature_256=sign(b"other")
     )
-    assert status_of(await hasty.raw(unsigned)) == 401
+    assert status_of(await small.raw(unsigned)) == 401
 
 
 async def test_the_largest_push_that_github_sends(edge: Edge) -> None:
