@@ -227,6 +227,7 @@ async def test_search_finds_the_failed_first(served: Served, client: Private) ->
     assert (await json_of(client, f"{path}.json?q=lib-2"))["lines"] == []
 
 
+@pytest.mark.timeout(300)
 async def test_log_that_is_too_large_has_links_to_all_of_it(
     served: Served, client: Private
 ) -> None:
