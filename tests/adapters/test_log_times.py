@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,16 @@ BEGINNING = 1_795_132_800_000
 HEAD = RECORD = 16
 
 
+OPENED: list[Writes] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    for log in tuple(OPENED):
+        log.close()
+
+
 @dataclass
 class Writes:
     """A log that is written by a clock of its own; `written` is (end, time) of each write.
@@ -41,6 +51,11 @@ class Writes:
 
     def __post_init__(self) -> None:
         self.log = LogWriter(self.path, self.limit, clock=lambda: self.now * 1_000_000)
+        OPENED.append(self)
+
+    def close(self) -> None:
+        OPENED.remove(self)
+        self.log.close()
 
     def write(self, data: bytes, *, after: int) -> None:
         """Write `data` so many milliseconds after the last write."""
@@ -98,8 +113,10 @@ PIECES = st.lists(
 def test_every_line_of_a_whole_log_has_its_time(
     pieces: Sequence[tuple[bytes, int]],
 ) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        log = Writes(Path(directory) / "1.log")
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        closing(Writes(Path(directory) / "1.log")) as log,
+    ):
         live = Times(log.path)
         for data, after in pieces:
             log.write(data, after=after)
@@ -130,8 +147,10 @@ def test_whatever_is_lost_no_time_is_wrong(
     zeros: bool,
     later: bool,
 ) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        log = Writes(Path(directory) / "1.log")
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        closing(Writes(Path(directory) / "1.log")) as log,
+    ):
         for number, (data, after) in enumerate(pieces):
             log.write(data, after=back if number == 4 else after)
         kept = log.path.stat()
@@ -323,8 +342,10 @@ def test_a_write_that_fails_half_way_dates_nothing_that_comes_later(
 def test_stamped_lines_are_the_log_with_times(
     pieces: Sequence[tuple[bytes, int]], cuts: Sequence[int], start: int
 ) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        log = Writes(Path(directory) / "1.log")
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        closing(Writes(Path(directory) / "1.log")) as log,
+    ):
         for data, after in pieces:
             log.write(data, after=after)
         whole = log.path.read_bytes()
