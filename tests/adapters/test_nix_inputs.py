@@ -35,6 +35,18 @@ async def test_inputs_are_fetched_before_and_only_once(
     assert len(parse_lock(lock.encode())) == 1
 
 
+async def test_what_an_address_gave_before_is_not_taken_for_what_it_gives_now(
+    bench: Bench, input_host: InputServer
+) -> None:
+    for value in ("moving 1", "moving 2"):
+        content = {"flake.nix": f'{{ outputs = _: {{ value = "{value}"; }}; }}'}
+        url = input_host.serve("moving.tar.gz", content)
+        lock = locked_tarball(url, content)
+        sha = bench.origin.commit({**sample("inputs", URL=url), "flake.lock": lock})
+        results = await bench.evaluate(sha, "packages.*")
+        assert results["packages.default"].error is None
+
+
 async def test_an_input_that_a_crash_left_half_written_is_fetched_again(
     bench: Bench, input_host: InputServer
 ) -> None:

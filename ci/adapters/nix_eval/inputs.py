@@ -28,6 +28,9 @@ QUICK_SECONDS = 60.0
 # Of the whole lock file, and of what one Nix process is told to fetch: bytes.
 LARGEST_LOCK = 4 * 1024 * 1024
 BATCH = 64 * 1024
+# For an hour Nix would take what an address gave it for what it gives today, and find
+# that a newer lock does not fit.
+ASKED_AGAIN = ("--option", "tarball-ttl", "0")
 # Store paths on one command line.
 PATHS = 1000
 NAMES_SHOWN = 8
@@ -148,6 +151,7 @@ class Inputs:
             EXPRESSION,
             {"inputs": wanted},
             place,
+            options=ASKED_AGAIN,
             network=True,
             say=say,
             timeout=self.timeout,
