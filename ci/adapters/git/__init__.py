@@ -11,11 +11,12 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from ci.adapters.git import files
+from ci.adapters.git.amend import commit_on, tree_with
 from ci.adapters.git.command import FETCH, no_git
 from ci.adapters.git.names import FULL_ID, PREFIX, check_id, possible_branch
 from ci.adapters.git.runner import LOCAL_SECONDS, GitRunner, Token
@@ -25,6 +26,7 @@ from ci.models import Commit
 log = logging.getLogger(__name__)
 
 NAMESPACE = "refs/build-server"
+OWN = f"{NAMESPACE}/update"
 RECORD = ("-z", "--encoding=UTF-8", "--format=%H%x00%an%x00%B")
 # Builds whose commits outlive a `tidy`: git fetches little only from what it has.
 KEPT = 20
@@ -123,6 +125,32 @@ class Mirror:
             await self._prepare()
             await self._git.write("update-ref", "-d", _pin(build))
             self._pins.pop(build, None)
+
+    async def amend(
+        self, sha: str, path: str, content: bytes | None, message: str
+    ) -> str:
+        """Write a commit of our own: `sha` with another file at `path`; returns its id.
+
+        With None there is no such file in it. No remote knows it; it stays until
+        `keep_own` lets go of it.
+        """
+        check_id(sha)
+        async with self._lock:
+            await self._prepare()
+            tree = await tree_with(self._git, sha, path, content)
+            made = await commit_on(self._git, sha, tree, message)
+            await self._git.write("update-ref", f"{OWN}/{made}", made)
+        return made
+
+    async def keep_own(self, shas: Collection[str]) -> None:
+        """Let go of all commits of our own but these."""
+        async with self._lock:
+            await self._prepare()
+            asked = ("for-each-ref", "--format=%(refname)", f"{OWN}/")
+            done = await self._git.read(*asked)
+            for ref in done.stdout.decode().split():
+                if ref.rpartition("/")[2] not in shas:
+                    await self._git.write("update-ref", "-d", ref)
 
     def release(self, build: int) -> None:
         """The build has ended: what it kept may go at the next `tidy`."""
@@ -230,7 +258,14 @@ class Mirror:
 
         By `ref` Nix 2.8 finds the commit, by `rev` every Nix makes sure of it.
         """
-        url = f"git+file://{quote(str(self.path))}?ref={_pin(build)}&rev={sha}"
+        return self._flake_url(_pin(build), sha, directory)
+
+    def own_url(self, sha: str, directory: str) -> str:
+        """The same for a commit of our own."""
+        return self._flake_url(f"{OWN}/{sha}", sha, directory)
+
+    def _flake_url(self, ref: str, sha: str, directory: str) -> str:
+        url = f"git+file://{quote(str(self.path))}?ref={ref}&rev={sha}"
         return url if directory in ("", ".") else f"{url}&dir={quote(directory)}"
 
     async def _have(self) -> None:

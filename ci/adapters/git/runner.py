@@ -101,12 +101,12 @@ class GitRunner:
             self.sound = False
         return done.code <= 0
 
-    async def write(self, *args: str) -> None:
+    async def write(self, *args: str, input: bytes = b"") -> Finished:
         """Run a git that changes the repository."""
         self.clean = False
-        done = await self._local(args)
+        done = await self._local(args, input=input)
         self.clean = done.code == 0 and LOCKED not in done.stderr
-        await self._judged(done)
+        return await self._judged(done)
 
     async def ask(self, *args: str, seconds: float) -> Finished:
         """Run a git that talks to the remote, with the credential if there is one."""
