@@ -19,6 +19,7 @@ from ci.adapters.nix_eval.harness import HARNESSES, Harness
 from ci.adapters.nix_eval.inputs import Inputs
 from ci.adapters.nix_eval.patterns import parse
 from ci.adapters.nix_eval.targets import Evaluated
+from ci.adapters.nix_eval.update import updated_lock
 from ci.adapters.sandbox import Sandbox
 
 __all__ = ["Evaluated", "Evaluator"]
@@ -65,6 +66,15 @@ class Evaluator:
         inputs = await self._inputs.read(flake, mirror, self._harnesses[harness])
         if absent := await self._inputs.absent(inputs):
             await self._inputs.fetch(absent, Place(mirror, cache), say)
+
+    async def lock(self, url: str, mirror: Path) -> bytes | None:
+        """The commit's flake.lock, None when it has none; raises as `fetch_inputs` does."""
+        return await self._inputs.lock(FlakeUrl.parse(url), mirror)
+
+    async def updated_lock(self, url: str, *, mirror: Path, scratch: Path) -> bytes:
+        """A flake.lock for a commit that has none; see update.updated_lock."""
+        place = Place(mirror, scratch)
+        return await updated_lock(self._expressions, url, place, self._timeout)
 
     async def evaluate(
         self,

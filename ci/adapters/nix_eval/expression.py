@@ -28,17 +28,18 @@ from ci.text import printable
 ANSWER_LIMIT = 32 * 1024 * 1024
 # The kernel takes no longer argument (MAX_ARG_STRLEN, execve(2)): bytes.
 LONGEST_CALL = 128 * 1024 - 1
-# What a commit says in nixConfig, and what this machine calls `nixpkgs`, is not asked.
-OPTIONS = (
+# What a commit says in nixConfig is not asked.
+CONFINED = (
     *("--option", "accept-flake-config", "false"),
     *("--option", "allow-unsafe-native-code-during-evaluation", "false"),
-    *("--option", "flake-registry", ""),
     *("--option", "warn-dirty", "false"),
     *("--option", "connect-timeout", "5"),
     # Nix waits five minutes for a server that has stopped sending, and tries five times.
     *("--option", "stalled-download-timeout", "30"),
     "--show-trace",
 )
+# Nor what anybody calls `nixpkgs`: all is locked.
+OPTIONS = (*CONFINED, "--option", "flake-registry", "")
 
 Say = Callable[[bytes], None]
 

@@ -53,15 +53,18 @@ class Inputs:
         Raises CommitFault: no flake.nix, or a lock that cannot be used; HostFault: the
         mirror cannot be read.
         """
-        content = await self._lock(flake, mirror)
+        content = await self.lock(flake, mirror)
         inputs = await asyncio.to_thread(parse_lock, content)
         if harness is None:
             return inputs
         own = await asyncio.to_thread(own_inputs, content)
         return (*inputs, *harness.inputs(own))
 
-    async def _lock(self, flake: FlakeUrl, mirror: Path) -> bytes | None:
-        """The commit's flake.lock, by `git cat-file`; None when it has none."""
+    async def lock(self, flake: FlakeUrl, mirror: Path) -> bytes | None:
+        """The commit's flake.lock, by `git cat-file`; None when it has none.
+
+        Raises as `read` does.
+        """
         files = [flake.file("flake.nix"), flake.file("flake.lock")]
         wanted = [flake.rev, *(f"{flake.rev}:{path}" for path in files)]
         done = await self._cat(mirror, "--batch-check", wanted)

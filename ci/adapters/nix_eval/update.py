@@ -1,0 +1,172 @@
+"""A lock with every input as it is today, as `nix flake update` would write it.
+
+What an input names nobody knows before Nix has fetched it: it may be any directory that
+Nix can read. So all is fetched into a store that is thrown away, and of what Nix says only
+the lock is taken. It runs as the fetching of locked inputs does: in the sandbox, with the
+network and Nix's credentials, and without any code of the commit but `inputs`, which are
+plain values.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ci.adapters.cells import Excess
+from ci.adapters.nix_environment import EXPERIMENTAL, NixEnvironment
+from ci.adapters.nix_eval.expression import CONFINED, Expressions, Place
+from ci.adapters.nix_eval.faults import (
+    ERROR_LINE,
+    NETWORK_TROUBLE,
+    SILENT,
+    host_fault,
+    plain,
+)
+from ci.adapters.nix_eval.inputs import LARGEST_LOCK
+from ci.adapters.nix_eval.lock import parse_lock
+from ci.adapters.process import run
+from ci.errors import HostFault, HostLimit, NetworkDown
+from ci.models import human_seconds
+from ci.text import printable
+
+JOB = "updating the flake inputs"
+# Without a lock to begin with, and with no memory of what was fetched before, every input
+# is looked up; Nix 2.8 and 2.34 have no other command for it in common.
+COMMAND = ("flake", "metadata", "--json", "--no-write-lock-file", "--refresh")
+OPTIONS = (
+    *("--store", "local"),
+    *("--option", "build-users-group", ""),
+    *("--option", "substitute", "false"),
+)
+INPUT = re.compile(r"while (?:updating|fetching) the flake input '([^'\n]*)'")
+# How git says it, where Nix says only that git has failed.
+FATAL = re.compile(r"^\s*fatal: +(.*)$", re.MULTILINE)
+LONGEST_SHOWN = 300
+
+
+async def updated_lock(
+    expressions: Expressions,
+    url: str,
+    place: Place,
+    timeout: float,  # noqa: ASYNC109 - the message says what it was doing
+) -> bytes:
+    """The text of a flake.lock, in Nix's own form, for a commit that has none.
+
+    `url` is as Mirror.own_url makes it. Both Nix's store and its cache are made in the
+    cache of `place`, an empty directory that nobody else uses and the caller removes: a
+    cache must not tell one store of what another one has (Nix 2.8 fails over that).
+    Raises NetworkDown, HostLimit, HostFault; CommitFault: it would lock a directory of this
+    machine.
+    """
+    nix = _aside(expressions.nix.for_fetching(), place.cache)
+    argv = [nix.nix, *EXPERIMENTAL, *COMMAND, *CONFINED, *OPTIONS, url]
+    excess: Excess | None = None
+    async with expressions.cells.cell(expressions.limits) as cell:
+        confined = expressions.sandbox.evaluation(
+            cell.counted(argv),
+            nix=nix,
+            readable=[place.mirror],
+            cache=place.cache,
+            network=True,
+            room=expressions.limits.memory,
+        )
+        try:
+            done = await run(
+                cell.enter(confined.argv),
+                env=confined.marked(expressions.env),
+                timeout=timeout,
+                limit=2 * LARGEST_LOCK,
+            )
+        except TimeoutError:
+            limit = human_seconds(timeout)
+            raise HostFault(f"{JOB} took longer than {limit}") from None
+        if done.code != 0:
+            excess = await cell.excess()
+    if excess is not None:
+        raise HostLimit(excess.sentence(JOB))
+    if done.code != 0:
+        raise _fault(plain(done.stderr))
+    lock = json.dumps(json.loads(done.stdout)["locks"], indent=2, sort_keys=True)
+    written = f"{lock}\n".encode()
+    parse_lock(written)
+    return written
+
+
+def changed_inputs(old: bytes | None, new: bytes) -> list[str]:
+    """The inputs of the flake itself of which, or below which, anything is another one.
+
+    Both are texts that parse_lock takes. What counts is what is fetched, not how a Nix
+    writes it down.
+    """
+    before = _pinned(old) if old is not None else {}
+    after = _pinned(new)
+    names = sorted({*before, *after})
+    return [name for name in names if before.get(name) != after.get(name)]
+
+
+def _aside(nix: NixEnvironment, scratch: Path) -> NixEnvironment:
+    """The same Nix with a store of its own below `scratch`; it may read the other one."""
+    places = {
+        "NIX_STORE_DIR": str(scratch / "store"),
+        "NIX_STATE_DIR": str(scratch / "var"),
+        "NIX_LOG_DIR": str(scratch / "log"),
+        "NIX_REMOTE": "local",
+    }
+    return replace(
+        nix,
+        env={**nix.env, **places},
+        readable=(*nix.readable, *nix.writable),
+        writable=(),
+    )
+
+
+def _fault(output: str) -> HostFault:
+    said = [line for line in ERROR_LINE.findall(output) if line.strip()]
+    line = ([*FATAL.findall(output), *said[-1:]] or [SILENT])[0]
+    shown = printable(line[:LONGEST_SHOWN])
+    if (fault := host_fault(output, line)) is not None:
+        return fault
+    names = INPUT.findall(output)
+    what = (
+        f"the flake input `{printable(names[-1])}`" if names else "the flake's inputs"
+    )
+    kind = NetworkDown if NETWORK_TROUBLE.search(output) else HostFault
+    return kind(f"{what} cannot be updated: {shown}")
+
+
+def _pinned(lock: bytes) -> dict[str, frozenset[str]]:
+    """What each input of the flake itself, and all below it, is locked to."""
+    content = json.loads(lock)
+    nodes: Mapping[str, Any] = content["nodes"]
+    own = _table(nodes.get(content.get("root", "root")), "inputs")
+    return {
+        name: frozenset(_identity(nodes[key]) for key in _below(nodes, at))
+        for name, at in own.items()
+    }
+
+
+def _below(nodes: Mapping[str, Any], at: object) -> set[str]:
+    """The nodes that can be reached; what follows another input is counted there."""
+    found, waiting = set[str](), [at]
+    while waiting:
+        key = waiting.pop()
+        if isinstance(key, str) and key in nodes and key not in found:
+            found.add(key)
+            waiting += _table(nodes[key], "inputs").values()
+    return found
+
+
+def _identity(node: Mapping[str, Any]) -> str:
+    locked = _table(node, "locked")
+    known = {key: locked[key] for key in ("narHash", "rev", "dir") if key in locked}
+    return json.dumps(known or locked, sort_keys=True)
+
+
+def _table(node: object, name: str) -> Mapping[str, Any]:
+    """A part of a node; empty where a commit has written something else."""
+    part = node.get(name) if isinstance(node, dict) else None
+    return part if isinstance(part, dict) else {}
