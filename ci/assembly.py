@@ -124,6 +124,7 @@ async def assemble(stack: AsyncExitStack, ground: Ground) -> Server:
     ground.credentials.on_change(lambda _changed: sender.credential_changed())
     outside = _outside(ground, common)
     reconcile = _reconcile(ground, common, workshop, outside)
+    updates = workshop.updates(database, wake)
     notifier = _notifier(ground, wake)
     loops: Loops = {
         "intake": ledger.run,
@@ -137,18 +138,8 @@ async def assemble(stack: AsyncExitStack, ground: Ground) -> Server:
         "upkeep": upkeep.run,
     }
     await stack.enter_async_context(_kept(common.supervisor, loops))
-    looks = [
-        part.checks
-        for part in (
-            database,
-            ground.credentials,
-            outside,
-            reconcile,
-            upkeep,
-            scheduler,
-            notifier,
-        )
-    ]
+    first = (database, ground.credentials, outside, reconcile, upkeep, scheduler)
+    looks = [part.checks for part in (*first, updates, notifier)]
     cache = CacheLook(settings.cache.url) if settings.cache else None
     health = Health(sender, common.supervisor, looks, cache)
     notifier.examines(health)
@@ -163,6 +154,7 @@ async def assemble(stack: AsyncExitStack, ground: Ground) -> Server:
     later: Loops = {
         "outside": outside.run,
         "reconcile": reconcile.run,
+        "updates": updates.run,
         "notify": notifier.run,
     }
     await stack.enter_async_context(_kept(common.supervisor, later))

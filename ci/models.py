@@ -47,6 +47,7 @@ class Cause(StrEnum):
     PUSH = "push"
     TRIGGER = "trigger"
     RECONCILE = "reconcile"
+    UPDATE = "update"
 
 
 class Outcome(StrEnum):

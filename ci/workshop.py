@@ -24,12 +24,15 @@ from ci.build.flake import FlakeBuilder
 from ci.build.holder import Holder
 from ci.build.job import Builder
 from ci.build.roots import Needed, RootKeeper, newest_numbers
+from ci.build.update import Updates
 from ci.config import Settings
 from ci.errors import ConfigurationError, DiskFull, HostFault
 from ci.history import paths
+from ci.history.database import Database
 from ci.upkeep import folders
 from ci.upkeep.room import Room
 from ci.upkeep.watch import places
+from ci.wake import Wake
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +55,7 @@ class Workshop:
     env: Mapping[str, str] = field(default_factory=dict)
     cells: Cells = field(default_factory=Cells)
     holder: Holder | None = None
+    evaluator: Evaluator | None = None
     _mirrors: dict[str, Mirror] = field(default_factory=dict)
 
     @classmethod
@@ -89,19 +93,20 @@ class Workshop:
             workshop.nix = nix
             workshop.room = Room(places(settings, nix.store_dir))
             workshop.holder = Holder(nix, env)
+            workshop.evaluator = Evaluator(
+                nix,
+                box,
+                memory=settings.build.eval_memory,
+                timeout=settings.build.timeout,
+                env=env,
+                processes=settings.build.processes,
+                cells=cells,
+            )
             workshop.builders["nix"] = FlakeBuilder(
                 nix=nix,
                 env=env,
                 systems=await buildable_systems(nix, env),
-                evaluator=Evaluator(
-                    nix,
-                    box,
-                    memory=settings.build.eval_memory,
-                    timeout=settings.build.timeout,
-                    env=env,
-                    processes=settings.build.processes,
-                    cells=cells,
-                ),
+                evaluator=workshop.evaluator,
                 timeout=settings.build.timeout,
                 silent_timeout=settings.build.silent_timeout,
                 diagnose=workshop.diagnose,
@@ -114,6 +119,18 @@ class Workshop:
         """Let go of the results that are still held; nothing builds any more."""
         if self.holder is not None:
             await self.holder.close()
+
+    def updates(self, database: Database, wake: Wake) -> Updates:
+        """What asks for fresh inputs, where any repository wants that."""
+        return Updates(
+            self.settings,
+            database,
+            self.numbers,
+            self.mirror,
+            self.evaluator,
+            wake,
+            self.room.reason,
+        )
 
     def mirror(self, repo: str) -> Mirror:
         """The mirror of a configured repository, made when first asked for."""

@@ -53,6 +53,15 @@ CREATE TABLE told (
     PRIMARY KEY (repository_id, branch)
 ) STRICT, WITHOUT ROWID;
 
+-- When the inputs of a repository's flake were last asked for, and what came of it.
+CREATE TABLE updates (
+    repository_id INTEGER PRIMARY KEY REFERENCES repositories (id),
+    asked_at      INTEGER NOT NULL,
+    failures      INTEGER NOT NULL,            -- in a row, up to now
+    error         TEXT    NOT NULL             -- of the last try; empty: it was good
+) STRICT;
+CREATE INDEX builds_update ON builds (repository_id, number) WHERE cause = 'update';
+
 -- Messages for people, until they are sent or given up. `reached`: JSON list of short
 -- digests of the addresses that have it already.
 CREATE TABLE notices (

@@ -8,6 +8,7 @@ value here, only the path of the file that holds it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -198,6 +199,11 @@ class Repository(Table):
     import_from_derivation: StrictBool = key(
         False, "Let the evaluation build what it imports."
     )
+    flake_update: Interval = key(
+        "never",
+        "How often the head of the first branch is built once more with every input of "
+        'its lock updated, as by `nix flake update`; e.g. `"24h"`. For `builder = "nix"`.',
+    )
     network: StrictBool = key(
         False,
         'Give the command the network. For `builder = "command"`, and only the '
@@ -244,6 +250,13 @@ class Repository(Table):
         if isinstance(table, dict) and table.get("harness") == HOME_MANAGER:
             return {"targets": ["homeModules.*"], **table}
         return table
+
+    @field_validator("flake_update")
+    @classmethod
+    def _flake_update(cls, every: float, info: ValidationInfo) -> float:
+        if every != math.inf and info.data.get("builder") == "command":
+            raise ValueError('is for builder = "nix" only; leave one of the two out')
+        return every
 
     @field_validator("network")
     @classmethod

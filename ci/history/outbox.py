@@ -3,7 +3,8 @@
 A key is a build (one commit of one repository) and a context, whose case GitHub
 ignores. Of one key the oldest open item goes first, and nothing overtakes it. A pending
 that was never tried is forgotten when something newer is queued; one that was tried may
-have arrived although the reply was lost, so it is closed but remembered.
+have arrived although the reply was lost, so it is closed but remembered. Builds with the
+cause `update` have none: GitHub does not know their commits.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from ci.errors import HistoryError
 from ci.history import bulk, target_statuses
-from ci.models import BuildState, StatusState, status_state
+from ci.models import BuildState, Cause, StatusState, status_state
 
 # Milliseconds. What is due still later was planned by a clock that has been put right.
 LONGEST_WAIT = 3700 * 1000
@@ -104,7 +105,7 @@ def queue_pending(
     """Say that a build waits or runs, unless that was said last, or it has ended."""
     row = _build(connection, number)
     last = _last(connection, number, context)
-    if BuildState(row["state"]).final:
+    if BuildState(row["state"]).final or row["cause"] == Cause.UPDATE:
         return
     if last is not None and last["state"] == StatusState.PENDING:
         return
@@ -133,6 +134,8 @@ def queue_verdict(
     state = BuildState(row["state"])
     if not state.final:
         raise HistoryError(f"build #{number} is {state}: it has no verdict to report")
+    if row["cause"] == Cause.UPDATE:
+        return
     supersede_pendings(connection, number, context, at=at)
     verdict = status_state(
         state, pending_posted=pending_posted(connection, number, context)
@@ -272,7 +275,7 @@ def dead_letters(connection: sqlite3.Connection, limit: int = MOST_DEAD) -> list
 
 def _build(connection: sqlite3.Connection, number: int) -> sqlite3.Row:
     row: sqlite3.Row | None = connection.execute(
-        "SELECT number, sha, state, head, requested_targets FROM builds "
+        "SELECT number, sha, state, cause, head, requested_targets FROM builds "
         "WHERE number = ?",
         (number,),
     ).fetchone()

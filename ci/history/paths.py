@@ -57,6 +57,11 @@ def checkout_path(state_dir: Path, build: int) -> Path:
     return state_dir / "checkouts" / str(build)
 
 
+def update_path(state_dir: Path, repository_id: int) -> Path:
+    """What Nix makes while a repository's inputs are updated, removed at its end."""
+    return state_dir / "checkouts" / f"update-{repository_id}"
+
+
 def root_path(
     state_dir: Path, repository_id: int, branch: str | None, target: str, build: int
 ) -> Path:

@@ -34,7 +34,7 @@ _COLUMNS = (
     "repository_id, sha, branch, title, author, state, cause, delivery_id, "
     "requested_targets, head, queued_at"
 )
-_ORDER = "top DESC, CASE WHEN top THEN b.number ELSE -b.number END"
+_ORDER = "b.cause = 'update', top DESC, CASE WHEN top THEN b.number ELSE -b.number END"
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,8 @@ def claim(
     """Begin the build that is most wanted, or None when nothing waits.
 
     Heads of branches first, the longest waiting of them first; then older commits, the
-    newest first. Those of the repositories in `besides` are left alone.
+    newest first; what nobody has pushed last. Those of the repositories in `besides` are
+    left alone.
     """
     row = connection.execute(
         "SELECT b.*, r.name AS repo, d.before_sha, d.forced, "  # noqa: S608 — literals

@@ -35,6 +35,8 @@ ELSEWHERE = {
     "forget_removed": "as above",
     "remove": "as above",
     "remove_some": "a name of remove_answered, remove_missed and remove_instances",
+    "enqueue": "of updates: done again it changes nothing; tests/history/test_updates.py",
+    "remember": "one row: without it the inputs are only asked for again",
     "_note_check": "settles `told` and `notices` as `_note_branch` does",
     "<lambda>": "of the watchdog: it changes nothing",
 }

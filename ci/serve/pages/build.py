@@ -24,6 +24,7 @@ CAUSES: Mapping[str, str] = {
     Cause.PUSH: "push",
     Cause.TRIGGER: "asked for (trigger)",
     Cause.RECONCILE: "found by looking (reconcile)",
+    Cause.UPDATE: "inputs of the flake updated (update)",
 }
 
 _BUILD = re.compile(r"(#[1-9][0-9]{0,15})\b")

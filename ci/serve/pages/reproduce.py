@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 from ci.adapters.nix_eval import patterns
 from ci.config import Repository
 from ci.errors import CommitFault
-from ci.models import Build, BuildState
+from ci.models import Build, BuildState, Cause
 
 MOST = 10
 """Commands for so many targets; the failed ones come first."""
@@ -23,8 +23,8 @@ _PLAIN = "\"'.@:+*,^ "
 
 
 def commands(build: Build, repository: Repository | None) -> list[str]:
-    """What to type, a command each; none where the repository or the harness is ours."""
-    if repository is None or repository.harness:
+    """What to type, a command each; none where repository, harness or commit is ours."""
+    if repository is None or repository.harness or build.cause == Cause.UPDATE:
         return []
     if repository.builder == "command":
         folder = repository.name.rpartition("/")[2]
@@ -78,8 +78,8 @@ def compare_url(
 
 
 def commit_url(repository: Repository | None, build: Build) -> str | None:
-    """GitHub's page of the commit."""
-    if not on_github(repository):
+    """GitHub's page of the commit; it has none of ours."""
+    if not on_github(repository) or build.cause == Cause.UPDATE:
         return None
     return f"https://github.com/{build.repo}/commit/{build.sha}"
 
