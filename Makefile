@@ -8,8 +8,8 @@
 
 ARGS ?=
 SOAK ?= 600
-# One more than there are cores, for tests often wait; beyond four they only crowd.
-JOBS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
+# More than there are cores, for tests often wait; beyond four they only crowd.
+JOBS ?= $(shell n=$$(nproc); echo $$((n < 2 ? 3 : 4)))
 PYTHON ?=
 export PYTHON
 

@@ -45,6 +45,7 @@ async def _gone(page: Page, watched: Watched) -> None:
     watched.faults.clear()
 
 
+@pytest.mark.faults
 async def test_an_open_page_lives_through_a_kill_and_an_upgrade(
     browser: Browser, tmp_path: Path
 ) -> None:

@@ -145,6 +145,7 @@ def million() -> Iterator[sqlite3.Connection]:
 
 
 # The first of them makes the million.
+@pytest.mark.faults
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("number", "good", "since"),

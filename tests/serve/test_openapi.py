@@ -18,7 +18,7 @@ from tests.serve.conftest import Private, Served
 from tests.serve.desk import desk
 
 # Seconds at most, for what is random; a real run of the fuzzer over every route.
-FUZZING = 10
+FUZZING = 3
 HERE = {"number": "2", "sha": "0000001", "owner": "owner", "repo": "name"}
 METHODS = {"get", "post", "put", "delete", "patch"}
 
