@@ -25,7 +25,7 @@ demo: ## a push becoming a build, live, in a directory of its own (ARGS=--once: 
 
 test: lint ## everything that is checked, with the system's Nix and with today's
 	@scripts/nix-modern || echo "nix-modern: the tests with today's Nix will be skipped" >&2
-	@$(bin)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(bin)/python -m pytest -n $(JOBS) --no-loadscope-reorder $(ARGS)
 
 test-faults: setup ## what takes longer: power loss, full disks, floods, many kills
 	@scripts/nix-modern || echo "nix-modern: the tests with today's Nix will be skipped" >&2

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from blockbuster import BlockBuster
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from ci.history.database import Database
 from tests.fakes.loop_guard import loop_guard
@@ -26,6 +28,8 @@ from tests.fakes.ports import keep_port, port_of
 
 TESTS = Path(__file__).parent
 NIX_VERSIONS = ("installed", "modern")
+# What takes longest is begun first, so that in the end no core waits for a minute's test.
+LONG = ("tests/model/", "tests/browser/", "tests/end_to_end/", "tests/faults/")
 FOREIGN = ("BUILD_SERVER_", "CREDENTIALS_DIRECTORY", "GIT_", "LISTEN_", "NIX_")
 KEPT = ("NIX_SSL_CERT_FILE", "NIX_MODERN")
 
@@ -52,7 +56,26 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["GIT_CONFIG_GLOBAL"] = str(TESTS / "samples/git/config")
 
 
+class Apart(LoadFileScheduling):  # type: ignore[misc]
+    """A file at a time for each worker; browser tests share a day's builds, and one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith("tests/browser/"):
+            return "tests/browser"
+        return str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Apart:
+    return Apart(config, log)
+
+
+def _place(item: pytest.Item) -> int:
+    found = (n for n, folder in enumerate(LONG) if item.nodeid.startswith(folder))
+    return next(found, len(LONG))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_place)
     for item in items:
         if "nix_version" in getattr(item, "fixturenames", ()):
             item.add_marker("nix")
