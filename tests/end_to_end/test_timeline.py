@@ -8,9 +8,13 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
+import pytest
+
 from tests.end_to_end.server import Server, World
 from tests.fakes.flakes import for_this_machine
 from tests.fakes.waiting import wait_until
+
+pytestmark = pytest.mark.parametrize("world", ["daemon"], indirect=True)
 
 # b needs a; c needs nothing, and is done before either. With Nix 2.8 an end is known to
 # little more than a second, less on a host that is slow to hear of it: a and b take longer.

@@ -67,6 +67,7 @@ def _schemas(*paths: Path) -> list[list[tuple[str, ...]]]:
     return found
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("what", ["upgrade", "copy"])
 async def test_an_upgrade_killed_at_any_step_is_made_by_the_next_start(
     tmp_path: Path, what: str
