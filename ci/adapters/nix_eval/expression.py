@@ -20,7 +20,7 @@ from ci.adapters.cells import Cells, Excess, Limits
 from ci.adapters.nix_environment import EXPERIMENTAL, NixEnvironment
 from ci.adapters.nix_eval.faults import Places, first_line, plain
 from ci.adapters.nix_eval.stream import Stderr
-from ci.adapters.process import TooMuchOutput, run
+from ci.adapters.process import Finished, TooMuchOutput, run
 from ci.adapters.sandbox import Sandbox
 from ci.errors import CommitFault
 from ci.text import printable
@@ -119,6 +119,49 @@ class Expressions:
         argv += ["--expr", _call(text, {**arguments, "mark": mark})]
         places = Places(str(nix.store_dir), quote(str(place.mirror)))
         stream = Stderr(mark, places, say)
+        try:
+            done, excess = await self.confined(
+                argv,
+                nix,
+                place,
+                network=network,
+                timeout=timeout,
+                limit=ANSWER_LIMIT,
+                say=stream.feed,
+            )
+        except TimeoutError:
+            return Attempt(None, stream.marks, "", places, expired=True)
+        except TooMuchOutput:
+            raise CommitFault(
+                "what its targets are called is longer than "
+                f"{ANSWER_LIMIT // 2**20} MiB"
+            ) from None
+        finally:
+            stream.finish()
+        whole = done.code == 0 and done.stdout.startswith(mark.encode())
+        answer = None
+        if whole:
+            answer = await asyncio.to_thread(json.loads, done.stdout[len(mark) :])
+        output = re.sub(rf"trace: {mark}.*\n?", "", plain(done.stderr))
+        return Attempt(
+            answer, stream.marks, output, stream.places, done.code, excess=excess
+        )
+
+    async def confined(
+        self,
+        argv: Sequence[str],
+        nix: NixEnvironment,
+        place: Place,
+        *,
+        network: bool,
+        timeout: float,  # noqa: ASYNC109 - the result tells, with what it was doing
+        limit: int,
+        say: Say | None = None,
+    ) -> tuple[Finished, Excess | None]:
+        """Run this Nix in the sandbox, and within the limits; which one it ran into.
+
+        `timeout` is seconds, `limit` bytes of its answer. Raises what process.run raises.
+        """
         async with self.cells.cell(self.limits) as cell:
             confined = self.sandbox.evaluation(
                 cell.counted(argv),
@@ -128,32 +171,14 @@ class Expressions:
                 network=network,
                 room=self.limits.memory,
             )
-            try:
-                done = await run(
-                    cell.enter(confined.argv),
-                    env=confined.marked(self.env),
-                    timeout=timeout,
-                    limit=ANSWER_LIMIT,
-                    say=stream.feed,
-                )
-            except TimeoutError:
-                return Attempt(None, stream.marks, "", places, expired=True)
-            except TooMuchOutput:
-                raise CommitFault(
-                    "what its targets are called is longer than "
-                    f"{ANSWER_LIMIT // 2**20} MiB"
-                ) from None
-            finally:
-                stream.finish()
-            excess = await cell.excess() if done.code else None
-        whole = done.code == 0 and done.stdout.startswith(mark.encode())
-        answer = None
-        if whole:
-            answer = await asyncio.to_thread(json.loads, done.stdout[len(mark) :])
-        output = re.sub(rf"trace: {mark}.*\n?", "", plain(done.stderr))
-        return Attempt(
-            answer, stream.marks, output, stream.places, done.code, excess=excess
-        )
+            done = await run(
+                cell.enter(confined.argv),
+                env=confined.marked(self.env),
+                timeout=timeout,
+                limit=limit,
+                say=say,
+            )
+            return done, await cell.excess() if done.code else None
 
 
 def _call(text: str, arguments: Mapping[str, Any]) -> str:

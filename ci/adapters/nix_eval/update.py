@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ci.adapters.cells import Excess
 from ci.adapters.nix_environment import EXPERIMENTAL, NixEnvironment
 from ci.adapters.nix_eval.expression import CONFINED, Expressions, Place
 from ci.adapters.nix_eval.faults import (
@@ -28,7 +27,6 @@ from ci.adapters.nix_eval.faults import (
 )
 from ci.adapters.nix_eval.inputs import LARGEST_LOCK
 from ci.adapters.nix_eval.lock import parse_lock
-from ci.adapters.process import run
 from ci.errors import HostFault, HostLimit, NetworkDown
 from ci.models import human_seconds
 from ci.text import printable
@@ -64,28 +62,13 @@ async def updated_lock(
     """
     nix = _aside(expressions.nix.for_fetching(), place.cache)
     argv = [nix.nix, *EXPERIMENTAL, *COMMAND, *CONFINED, *OPTIONS, url]
-    excess: Excess | None = None
-    async with expressions.cells.cell(expressions.limits) as cell:
-        confined = expressions.sandbox.evaluation(
-            cell.counted(argv),
-            nix=nix,
-            readable=[place.mirror],
-            cache=place.cache,
-            network=True,
-            room=expressions.limits.memory,
+    try:
+        done, excess = await expressions.confined(
+            argv, nix, place, network=True, timeout=timeout, limit=2 * LARGEST_LOCK
         )
-        try:
-            done = await run(
-                cell.enter(confined.argv),
-                env=confined.marked(expressions.env),
-                timeout=timeout,
-                limit=2 * LARGEST_LOCK,
-            )
-        except TimeoutError:
-            limit = human_seconds(timeout)
-            raise HostFault(f"{JOB} took longer than {limit}") from None
-        if done.code != 0:
-            excess = await cell.excess()
+    except TimeoutError:
+        limit = human_seconds(timeout)
+        raise HostFault(f"{JOB} took longer than {limit}") from None
     if excess is not None:
         raise HostLimit(excess.sentence(JOB))
     if done.code != 0:
