@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from ci.history.states import DEATHS
 from tests.fakes import tree
 from tests.fakes.invariants import check, history
 from tests.fakes.mailbox import Mailbox
+from tests.fakes.waiting import wait_until
 from tests.faults.story import Story
 from tests.faults.worlds import mortal_world
 
@@ -48,6 +49,7 @@ async def live(folder: Path, points: Collection[str] = (), **orders: str) -> lis
         story = Story(world, mailbox)
         await story.run(points, **orders)
         async with world.server() as server:
+            await _as_wanted(story)
             await check(world, server, world.github)
             await story.everybody_knows()
         wrong = await asyncio.to_thread(_wrong, story)
@@ -55,11 +57,23 @@ async def live(folder: Path, points: Collection[str] = (), **orders: str) -> lis
         return story.deaths
 
 
+async def _as_wanted(story: Story) -> None:
+    """Wait for it: a story cut short ends with commits that the server has yet to see."""
+
+    async def right() -> bool:
+        return not await asyncio.to_thread(_wrong, story)
+
+    # What is wrong after that, the next look says.
+    with suppress(AssertionError):
+        await wait_until(right, 30)
+
+
 def _wrong(story: Story) -> list[str]:
-    """Builds that did not end as their commit deserves, or that paid for a death."""
+    """Commits whose build did not end as they deserve, or paid for a death."""
     with closing(history(story.world.state_dir)) as connection:
         rows = connection.execute("SELECT * FROM builds").fetchall()
-    return [
+    unknown = story.wanted.keys() - {row["sha"] for row in rows}
+    return [f"{sha[:7]} has no build" for sha in sorted(unknown)] + [
         f"{row['sha'][:7]} is {row['state']} after {row['attempt']} attempts, "
         f"{row['counted']} counted: {row['summary']}"
         for row in rows
