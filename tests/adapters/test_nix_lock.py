@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
-from ci.adapters.nix_eval.lock import parse_lock
+from ci.adapters.nix_eval.lock import own_inputs, parse_lock
+from ci.adapters.nix_eval.update import changed_inputs
 from ci.errors import CommitFault
 from tests.fakes.flakes import locked
 
@@ -73,15 +75,36 @@ def test_anything_else_is_the_commits_fault(content: bytes) -> None:
         parse_lock(content)
 
 
-@settings(max_examples=40)
-@given(st.dictionaries(st.text(), st.dictionaries(KEYS, JSON | st.just(HASH))))
-def test_no_lock_breaks_the_server(nodes: dict[str, dict[str, object]]) -> None:
-    lock = {"nodes": {name: {"locked": node} for name, node in nodes.items()}}
+NODES = st.fixed_dictionaries(
+    {"locked": st.dictionaries(KEYS, JSON | st.just(HASH))}, optional={"inputs": JSON}
+)
+
+
+@settings(max_examples=100)
+@given(st.dictionaries(st.text(), NODES), JSON | st.just("root"))
+@example({}, [])
+@example({}, {})
+def test_no_lock_breaks_the_server(nodes: dict[str, object], root: object) -> None:
+    content = json.dumps({"nodes": nodes, "root": root}).encode()
     try:
-        inputs = parse_lock(json.dumps(lock).encode())
+        inputs = parse_lock(content)
     except CommitFault:
         return
+    own = own_inputs(content)
+    assert set(changed_inputs(None, content)) == own
+    assert changed_inputs(content, content) == []
     for item in inputs:
         json.dumps(item.locked, allow_nan=False)
         path = item.store_path(Path("/nix/store"))
         assert path is None or not path.exists()
+
+
+def test_what_is_nested_too_deeply_is_no_lock() -> None:
+    """About where a reader of JSON gives up, writing one gives up as well."""
+    for depth in (1, 900, *range(960, 1010), 100_000):
+        deep = '{"a":' * depth + "1" + "}" * depth
+        for node in (f'{{"locked": {{"a": {deep}}}}}', f'{{"inputs": {deep}}}'):
+            content = f'{{"nodes": {{"root": {node}}}, "root": "root"}}'.encode()
+            for read in (parse_lock, own_inputs, lambda it: changed_inputs(None, it)):
+                with suppress(CommitFault):
+                    read(content)

@@ -139,5 +139,5 @@ def test_an_input_has_changed_when_anything_below_it_has() -> None:
 def test_a_strange_old_lock_is_only_another_one() -> None:
     new = lock(root={"inputs": {"a": "a"}}, a={"locked": {"rev": "1"}})
     ring = lock(root={"inputs": {"a": "a"}}, a={"locked": 7, "inputs": {"a": "a"}})
-    for old in (lock(), lock(root=[]), lock(root={"inputs": [1]}), ring):
+    for old in (lock(), lock(root={"inputs": [1]}), ring):
         assert changed_inputs(old, new) == ["a"]

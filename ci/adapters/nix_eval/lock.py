@@ -24,6 +24,7 @@ STORE_DIGITS = "0123456789abcdfghijklmnpqrsvwxyz"
 STORE_HASH_BYTES = 20
 STORE_NAME = re.compile(r"[0-9A-Za-z+._?=-]{1,211}")
 ADVICE = "run `nix flake lock` and commit flake.lock"
+NO_LOCK = f"flake.lock is not a lock file: {ADVICE}"
 # What describes one input: bytes of JSON.
 LONGEST_INPUT = 16 * 1024
 LONGEST_SHOWN = 255
@@ -57,22 +58,60 @@ class LockedInput:
         return store_dir / f"{_store_hash(identity)}-{name}"
 
 
+@dataclass(frozen=True)
+class Lock:
+    """A flake.lock as it stands: its nodes by name, and the name of the flake's own."""
+
+    nodes: Mapping[str, Mapping[str, Any]]
+    root: str
+
+    @property
+    def own(self) -> Mapping[str, Any]:
+        """What the flake's own inputs are locked to; empty where it does not say."""
+        return table(self.nodes.get(self.root), "inputs")
+
+
+def read_lock(content: bytes | None) -> Lock:
+    """The lock of a commit, with no node when there is none.
+
+    Raises CommitFault: it is no lock file, or describes an input with more than plain
+    values, which Nix takes for none either.
+    """
+    if content is None:
+        return Lock({}, "")
+    try:
+        lock = json.loads(content, parse_constant=_no_number)
+        nodes, root = dict(lock["nodes"]), lock.get("root", "root")
+        plain = all(
+            not isinstance(value, dict | list)
+            for node in nodes.values()
+            for value in table(node, "locked").values()
+        )
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        raise CommitFault(NO_LOCK) from None
+    if not plain or not isinstance(root, str):
+        raise CommitFault(NO_LOCK)
+    if not all(isinstance(node, dict) for node in nodes.values()):
+        raise CommitFault(NO_LOCK)
+    return Lock(nodes, root)
+
+
+def table(node: object, name: str) -> Mapping[str, Any]:
+    """A part of a node; empty where a commit has written something else."""
+    part = node.get(name) if isinstance(node, dict) else None
+    return part if isinstance(part, dict) else {}
+
+
 def parse_lock(content: bytes | None) -> tuple[LockedInput, ...]:
     """The inputs of a flake.lock (None: there is none) that must be fetched.
 
     Inputs below the flake's own directory come with it and are left out. Raises
     CommitFault: not a lock file, or it locks a file or directory of this machine.
     """
-    if content is None:
-        return ()
-    try:
-        lock = json.loads(content, parse_constant=_no_number)
-        nodes = {name: node.get("locked") for name, node in lock["nodes"].items()}
-    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
-        raise CommitFault(f"flake.lock is not a lock file: {ADVICE}") from None
     # By what is locked: two names for the same are one input.
     inputs: dict[str, LockedInput] = {}
-    for name, locked in nodes.items():
+    for name, node in read_lock(content).nodes.items():
+        locked = node.get("locked")
         if not isinstance(locked, dict) or _inside(locked):
             continue
         place = _local(locked)
@@ -93,13 +132,8 @@ def parse_lock(content: bytes | None) -> tuple[LockedInput, ...]:
 
 
 def own_inputs(content: bytes | None) -> frozenset[str]:
-    """The names of a flake's own inputs, by a flake.lock that parse_lock has read."""
-    if content is None:
-        return frozenset()
-    lock = json.loads(content)
-    root = lock["nodes"].get(lock.get("root", "root"))
-    inputs = root.get("inputs") if isinstance(root, dict) else None
-    return frozenset(inputs) if isinstance(inputs, dict) else frozenset()
+    """The names of a flake's own inputs; raises CommitFault as read_lock does."""
+    return frozenset(read_lock(content).own)
 
 
 def _shown(text: str) -> str:

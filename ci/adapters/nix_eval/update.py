@@ -26,7 +26,7 @@ from ci.adapters.nix_eval.faults import (
     plain,
 )
 from ci.adapters.nix_eval.inputs import LARGEST_LOCK
-from ci.adapters.nix_eval.lock import parse_lock
+from ci.adapters.nix_eval.lock import parse_lock, read_lock, table
 from ci.errors import HostFault, HostLimit, NetworkDown
 from ci.models import human_seconds
 from ci.text import printable
@@ -73,8 +73,12 @@ async def updated_lock(
         raise HostLimit(excess.sentence(JOB))
     if done.code != 0:
         raise _fault(plain(done.stderr))
-    lock = json.dumps(json.loads(done.stdout)["locks"], indent=2, sort_keys=True)
-    written = f"{lock}\n".encode()
+    try:
+        lock = json.loads(done.stdout)["locks"]
+    except (ValueError, KeyError, TypeError):
+        said = printable(done.stdout[:LONGEST_SHOWN].decode(errors="replace"))
+        raise HostFault(f"{JOB}: Nix answered with no lock, but: {said}") from None
+    written = f"{json.dumps(lock, indent=2, sort_keys=True)}\n".encode()
     parse_lock(written)
     return written
 
@@ -82,11 +86,10 @@ async def updated_lock(
 def changed_inputs(old: bytes | None, new: bytes) -> list[str]:
     """The inputs of the flake itself of which, or below which, anything is another one.
 
-    Both are texts that parse_lock takes. What counts is what is fetched, not how a Nix
-    writes it down.
+    What counts is what is fetched, not how a Nix writes it down. Raises CommitFault as
+    read_lock does.
     """
-    before = _pinned(old) if old is not None else {}
-    after = _pinned(new)
+    before, after = _pinned(old), _pinned(new)
     names = sorted({*before, *after})
     return [name for name in names if before.get(name) != after.get(name)]
 
@@ -121,14 +124,12 @@ def _fault(output: str) -> HostFault:
     return kind(f"{what} cannot be updated: {shown}")
 
 
-def _pinned(lock: bytes) -> dict[str, frozenset[str]]:
+def _pinned(content: bytes | None) -> dict[str, frozenset[str]]:
     """What each input of the flake itself, and all below it, is locked to."""
-    content = json.loads(lock)
-    nodes: Mapping[str, Any] = content["nodes"]
-    own = _table(nodes.get(content.get("root", "root")), "inputs")
+    lock = read_lock(content)
     return {
-        name: frozenset(_identity(nodes[key]) for key in _below(nodes, at))
-        for name, at in own.items()
+        name: frozenset(_identity(lock.nodes[key]) for key in _below(lock.nodes, at))
+        for name, at in lock.own.items()
     }
 
 
@@ -139,17 +140,11 @@ def _below(nodes: Mapping[str, Any], at: object) -> set[str]:
         key = waiting.pop()
         if isinstance(key, str) and key in nodes and key not in found:
             found.add(key)
-            waiting += _table(nodes[key], "inputs").values()
+            waiting += table(nodes[key], "inputs").values()
     return found
 
 
 def _identity(node: Mapping[str, Any]) -> str:
-    locked = _table(node, "locked")
+    locked = table(node, "locked")
     known = {key: locked[key] for key in ("narHash", "rev", "dir") if key in locked}
     return json.dumps(known or locked, sort_keys=True)
-
-
-def _table(node: object, name: str) -> Mapping[str, Any]:
-    """A part of a node; empty where a commit has written something else."""
-    part = node.get(name) if isinstance(node, dict) else None
-    return part if isinstance(part, dict) else {}
