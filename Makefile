@@ -30,7 +30,7 @@ test: lint ## everything that is checked, with the system's Nix and with today's
 test-faults: setup ## what takes longer: power loss, full disks, floods, many kills
 	@scripts/nix-modern || echo "nix-modern: the tests with today's Nix will be skipped" >&2
 	@scripts/user-mode-linux || echo "user-mode-linux: the tests of control groups will be skipped" >&2
-	@$(bin)/python -m pytest -m faults $(ARGS)
+	@$(bin)/python -m pytest -n 2 --no-loadscope-reorder -m faults $(ARGS)
 
 soak: setup ## random pushes, kills and faults against a model (SOAK=600: seconds)
 	@SOAK_SECONDS=$(SOAK) $(bin)/python -m pytest -m soak -s --timeout=0 $(ARGS)

@@ -29,7 +29,7 @@ from tests.fakes.ports import keep_port, port_of
 TESTS = Path(__file__).parent
 NIX_VERSIONS = ("installed", "modern")
 # What takes longest is begun first, so that in the end no core waits for a minute's test.
-LONG = ("tests/model/", "tests/browser/", "tests/end_to_end/", "tests/faults/")
+LONG = ("tests/model/", "tests/faults/", "tests/browser/", "tests/end_to_end/")
 FOREIGN = ("BUILD_SERVER_", "CREDENTIALS_DIRECTORY", "GIT_", "LISTEN_", "NIX_")
 KEPT = ("NIX_SSL_CERT_FILE", "NIX_MODERN")
 
