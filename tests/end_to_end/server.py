@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ci.app import instance_mark
 from tests.fakes.github import TOKEN, FakeGitHub
 from tests.fakes.push import GITHUB_ID, SECRET, encode, headers, make_commit, make_push
 from tests.fakes.repository import Origin
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import PATIENCE, wait_until
 
 REPO = "octo-org/hello"
 FINAL = {"succeeded", "failed", "error", "cancelled", "skipped"}
@@ -106,8 +107,7 @@ token_file = "{self.folder}/token"
                 server.session = session
                 yield server
         finally:
-            if process.returncode is None:
-                process.kill()
+            server.send_signal(signal.SIGKILL)
             await process.wait()
             await reader
 
@@ -151,7 +151,7 @@ class Server:
         self._ready.set()
 
     async def ready(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await self._ready.wait()
         assert self.private, "the server did not start:\n" + "\n".join(self.raw)
 
@@ -218,7 +218,11 @@ class Server:
         found: dict[str, Any] = await self.get(f"/builds/{number}")
         return found
 
-    async def finished(self, number: int, timeout: float = 60) -> dict[str, Any]:  # noqa: ASYNC109
+    async def finished(
+        self,
+        number: int,
+        timeout: float = PATIENCE,  # noqa: ASYNC109
+    ) -> dict[str, Any]:
         """Wait until the build has ended; return it."""
 
         async def ended() -> dict[str, Any] | None:
@@ -234,16 +238,26 @@ class Server:
             build = await self.build(number)
             return build if build["state"] == state else None
 
-        return await _wait(there, 30, f"build {number} {state}")
+        return await _wait(there, PATIENCE, f"build {number} {state}")
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended.
+
+        asyncio's own way may reap a process that has just ended, and who waits for it is
+        then told 255 (https://github.com/python/cpython/issues/87744).
+        """
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; return the exit code."""
-        self.process.send_signal(number)
-        async with asyncio.timeout(30):
+        self.send_signal(number)
+        async with asyncio.timeout(PATIENCE):
             return await self.process.wait()
 
     async def kill(self) -> None:
-        self.process.kill()
+        self.send_signal(signal.SIGKILL)
         await self.process.wait()
 
 

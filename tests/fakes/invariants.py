@@ -18,14 +18,13 @@ from ci.history.paths import database_path
 from ci.models import BuildState, StatusState, status_state
 from tests.end_to_end.server import Server, World, marked_processes
 from tests.fakes.github import FakeGitHub, Status
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import PATIENCE, wait_until
 
 CONTEXT = "build-server"
 # Why an outbox row counts as sent though GitHub may never have had it.
 SUPERSEDED = "superseded while being sent"
 # Clocks of a process that was killed and of the next one: milliseconds, rounded twice.
 ROUNDING = 2
-PATIENCE = 30.0
 
 Problems = Iterator[str]
 

@@ -15,6 +15,8 @@ from typing import Any, TypeVar, overload
 T = TypeVar("T")
 
 INTERVAL = 0.01
+# Seconds. Only what never comes takes so long, however busy the machine and its disk are.
+PATIENCE = 60.0
 
 
 @overload
@@ -27,7 +29,7 @@ def wait_until(
 ) -> Coroutine[Any, Any, T]: ...
 async def wait_until(
     condition: Callable[[], Any],
-    timeout: float = 10.0,  # noqa: ASYNC109 - the deadline is part of the sentence
+    timeout: float = PATIENCE,  # noqa: ASYNC109 - the deadline is part of the sentence
     *,
     what: str = "the condition",
 ) -> Any:
@@ -50,7 +52,10 @@ async def wait_until(
 
 
 def wait_until_sync(
-    condition: Callable[[], T], timeout: float = 10.0, *, what: str = "the condition"
+    condition: Callable[[], T],
+    timeout: float = PATIENCE,
+    *,
+    what: str = "the condition",
 ) -> T:
     """The same for fixtures and threads without an event loop."""
     deadline = time.monotonic() + timeout

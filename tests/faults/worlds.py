@@ -14,6 +14,7 @@ from tests.fakes import mortal_server, tree
 from tests.fakes.github import FakeGitHub
 from tests.fakes.push import GITHUB_ID, encode, make_commit, make_push
 from tests.fakes.repository import Origin
+from tests.fakes.waiting import PATIENCE
 
 
 @asynccontextmanager
@@ -63,18 +64,18 @@ def push_of(sha: str, *, before: str) -> bytes:
     return encode(push_payload(sha, before=before))
 
 
-async def serve_once(world: World) -> tuple[int, str]:
+async def serve_once(world: World, **extra_environ: str) -> tuple[int, str]:
     """Start a server that is not expected to live; return its exit code and last words."""
     config = await asyncio.to_thread(world.write_configuration)
     process = await asyncio.create_subprocess_exec(
         *world.command("serve", "--config", str(config)),
-        env=dict(world.environ),
+        env={**world.environ, **extra_environ},
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         cwd=world.folder,
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             _, said = await process.communicate()
     finally:
         if process.returncode is None:
