@@ -251,14 +251,15 @@ class Api(gidgethub.abc.GitHubAPI):
         return GitHubUnavailable(f"{what} to {method} {path}")
 
     def _silence(self, what: str, headers: Mapping[str, str]) -> GitHubBusy:
-        now = time.time()
-        pause = _named_pause(headers, now + self.clock_skew)
+        pause = _named_pause(headers, time.time() + self.clock_skew)
         if pause is None:
             pause = min(UNNAMED_PAUSE * 2**self._unnamed_pauses, LONGEST_UNNAMED_PAUSE)
             self._unnamed_pauses = min(self._unnamed_pauses + 1, 10)
         pause = min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE)
         self._silent_until = time.monotonic() + pause
-        return GitHubBusy(f"{what}: silence for {pause:.0f} s", until=now + pause)
+        # Read last, or who waits until then may still come too early.
+        until = time.time() + pause
+        return GitHubBusy(f"{what}: silence for {pause:.0f} s", until=until)
 
 
 async def understood(asked: Awaitable[T]) -> T:
