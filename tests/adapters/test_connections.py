@@ -20,12 +20,14 @@ from ci.adapters.connections import (
     Connections,
     protocol_factory,
 )
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import PATIENCE, wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 WAIT = GET.replace(b"/", b"/wait", 1)
 LARGE_GET = GET.replace(b"/", b"/large", 1)
 HASTY = Bounds(first=0.4, head=0.2, taking=0.3, closing=0.3, head_size=2048)
+# Hurries whoever owes something only after there was time enough to do it.
+STEADY = Bounds(first=2.0, head=1.0, taking=1.0, closing=0.3)
 PATIENT = Bounds(connections=4)
 LARGE = 32 * 1024 * 1024
 
@@ -103,15 +105,10 @@ async def house(bounds: Bounds, **options: Any) -> AsyncIterator[House]:
         yield made
 
 
-async def seconds_until_closed(reader: asyncio.StreamReader) -> float:
-    begun = time.monotonic()
-    await until_closed(reader)
-    return time.monotonic() - begun
-
-
 async def until_closed(reader: asyncio.StreamReader) -> None:
+    """Wait for it; aiohttp by itself would keep these for longer than this waits."""
     with suppress(ConnectionError):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while await reader.read(65536):
                 pass
 
@@ -154,7 +151,7 @@ async def test_who_does_not_finish_a_head_is_dropped(begun: bytes) -> None:
         before = time.monotonic()
         reader, _ = await made.connect(begun)
         await until_closed(reader)
-        assert 0.1 < time.monotonic() - before < 5
+        assert time.monotonic() - before > 0.1
         await wait_until(lambda: len(made.connections) == 0)
 
 
@@ -163,30 +160,30 @@ async def test_a_head_that_trickles_in_is_not_waited_for(
 ) -> None:
     async with house(HASTY) as made:
         reader, writer = await made.connect(GET[:-2])
-        closed = asyncio.create_task(seconds_until_closed(reader))
+        closed = asyncio.create_task(until_closed(reader))
         while not closed.done():
             writer.write(b"X: y\r\n")
             await asyncio.wait([closed], timeout=0.02)
-        assert await closed < 5
+        await closed
     assert caplog.records == []
 
 
 async def test_a_kept_connection_is_kept_and_its_next_head_is_bounded() -> None:
-    async with house(HASTY) as made:
+    async with house(STEADY) as made:
         reader, writer = await made.connect(GET)
         await reader.readuntil(b"hello")
         idle = made.connections
         await wait_until(lambda: idle._timer is None, what="an end of looking at it")
-        late = time.monotonic() + 3 * HASTY.first
+        late = time.monotonic() + 1.5 * STEADY.first
         await wait_until(lambda: time.monotonic() > late)
         writer.write(GET)
         await reader.readuntil(b"hello")
         writer.write(GET[:5])
-        assert await seconds_until_closed(reader) < 5
+        await until_closed(reader)
 
 
 async def test_a_head_without_end_is_refused_early() -> None:
-    async with house(HASTY) as made:
+    async with house(Bounds(closing=0.3, head_size=2048)) as made:
         reader, writer = await made.connect()
         writer.write(GET[:-2])
         sent = 0
@@ -212,7 +209,7 @@ async def test_who_takes_nothing_of_an_answer_is_dropped() -> None:
 
 async def test_what_is_left_of_an_answer_does_not_keep_its_connection() -> None:
     """Closing waits for the peer to take the rest, which it may never do."""
-    async with house(Bounds(taking=60, closing=0.3, first=0.4)) as made:
+    async with house(Bounds(taking=600, closing=0.3)) as made:
         peer = await taking_nothing(made.port, LARGE_GET)
         (connection,) = await wait_until(lambda: made.made)
         await wait_until(lambda: connection._stalled is not None, what="a full pipe")
@@ -253,6 +250,8 @@ async def test_half_a_body_goes_before_a_kept_connection_and_who_is_served_stays
         await wait_until(lambda: sum(c.request is not None for c in made.made) == 3)
         served.append(await made.connect(WAIT))
         await wait_until(half.at_eof, what="the half body's end")
+        # Who has not asked yet would go before the kept one.
+        await wait_until(lambda: len(made.made) == 5 and made.made[4].request)
         assert not kept.at_eof()
         served.append(await made.connect(WAIT))
         await wait_until(kept.at_eof, what="the kept connection's end")
@@ -337,6 +336,6 @@ async def test_stopping_gives_who_dawdles_one_second() -> None:
         served, _ = await made.connect(WAIT)
         await wait_until(lambda: sum(c.request is not None for c in made.made) == 2)
         made.connections.stop()
-        assert await seconds_until_closed(half) < 5
+        await until_closed(half)
         made.leave.set()
         assert await served.readuntil(b"late")

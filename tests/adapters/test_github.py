@@ -38,6 +38,8 @@ from tests.fakes.proxy import Stall, fault_proxy
 REPO = "Bullish-Design/nix-terminal"
 SHA = "6dcb09b5b57875f334f61aebed695e2e4193db5e"
 APP_ID = "4711"
+# Seconds: GitHub tells moments in whole ones, in two headers.
+ROUNDED = 2.5
 
 Keys = tuple[str, str]
 
@@ -156,7 +158,7 @@ BAD_DAYS: list[tuple[Reply, type[GitHubError]]] = [
     (misbehave.charset(), GitHubUnavailable),
     (misbehave.reset(accept=False), GitHubUnavailable),
     (misbehave.reset(accept=True), GitHubUnavailable),
-    (misbehave.slow(5), GitHubUnavailable),
+    (misbehave.slow(60), GitHubUnavailable),
     (misbehave.endless(2 << 20), GitHubUnavailable),
 ]
 
@@ -168,7 +170,8 @@ async def test_a_bad_day_has_one_error_and_no_second_request(
     server: FakeGitHub, reply: Reply, expected: type[GitHubError]
 ) -> None:
     server.misbehave(reply)
-    patience = 0.3 if reply.delay else 20
+    # Long enough for the request to arrive first, beside whatever else runs here.
+    patience = 2 if reply.delay else 20
     async with connected(server.url, timeout=patience) as github:
         with pytest.raises(GitHubError) as caught:
             await post(github)
@@ -253,14 +256,15 @@ async def test_packets_that_are_lost_are_not_waited_for(black_hole: str) -> None
     async with connected(black_hole, timeout=0.3) as github:
         with pytest.raises(GitHubUnavailable):
             await post(github)
-    assert time.monotonic() - begun < 5
+    # The kernel itself would try for two minutes.
+    assert time.monotonic() - begun < 30
 
 
 async def test_half_a_connection_is_not_waited_for(server: FakeGitHub) -> None:
     """The request arrives, the answer stops in the middle, and nothing more is said."""
     async with fault_proxy(server.port) as network:
         network.fault = Stall(after=30)
-        async with connected(network.url(server.url), timeout=1.5) as github:
+        async with connected(network.url(server.url), timeout=4) as github:
             with pytest.raises(GitHubUnavailable):
                 await post(github)
     assert len(server.taken) == 1
@@ -292,15 +296,21 @@ async def test_nobody_home_is_unavailable(nowhere: str) -> None:
 async def test_silence_is_as_long_as_asked_and_kept_by_everyone(
     server: FakeGitHub, reply: Callable[[], Reply], seconds: float
 ) -> None:
+    begun = time.time()
     server.misbehave(reply())
     async with connected(server.url) as github:
         with pytest.raises(GitHubBusy) as caught:
             await post(github)
         with pytest.raises(GitHubBusy) as again:
             await github.check_credential()
-    assert caught.value.until - time.time() == pytest.approx(seconds, abs=2.5)
-    assert again.value.until == pytest.approx(caught.value.until, abs=0.5)
+    assert _ends_in(seconds, caught.value.until, begun)
+    assert again.value.until == pytest.approx(caught.value.until, abs=ROUNDED)
     assert len(server.requests) == 1
+
+
+def _ends_in(seconds: float, until: float, begun: float) -> bool:
+    """Whether it is so long after a moment between `begun` and now."""
+    return begun - ROUNDED <= until - seconds <= time.time() + ROUNDED
 
 
 async def test_after_the_silence_the_next_request_is_sent(server: FakeGitHub) -> None:
@@ -315,14 +325,14 @@ async def test_after_the_silence_the_next_request_is_sent(server: FakeGitHub) ->
 
 async def test_the_hour_is_counted_by_githubs_clock(server: FakeGitHub) -> None:
     """A host whose clock is an hour late must not wait two."""
-    ahead = 3600
+    ahead, begun = 3600, time.time()
     reply = misbehave.primary_limit(ahead + 600)
-    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + ahead))
+    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(begun + ahead))
     server.misbehave(replace(reply, headers={**reply.headers, "Date": date}))
     async with connected(server.url) as github:
         with pytest.raises(GitHubBusy) as caught:
             await post(github)
-    assert caught.value.until - time.time() == pytest.approx(600, abs=2.5)
+    assert _ends_in(600, caught.value.until, begun)
 
 
 async def test_a_rejected_token_is_known_until_it_changes(server: FakeGitHub) -> None:
@@ -545,12 +555,14 @@ def test_no_reply_at_all_escapes_as_another_error(
     async def answer(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        request = await reader.readuntil(b"\r\n\r\n")
-        length = int(request.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        await reader.readexactly(length)
-        writer.write(reply)
-        await writer.drain()
-        writer.close()
+        try:
+            request = await reader.readuntil(b"\r\n\r\n")
+            head = request.lower().split(b"content-length: ")[1]
+            await reader.readexactly(int(head.split(b"\r\n")[0]))
+            writer.write(reply)
+            await writer.drain()
+        finally:
+            writer.close()
 
     async def ask() -> None:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)

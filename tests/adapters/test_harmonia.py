@@ -236,12 +236,13 @@ async def test_a_cache_that_misbehaves_is_no_cache(
     paths = [f"/nix/store/{number:032}-x" for number in range(100)]
     key = f"{NAME}:{'A' * 43}="
     began = time.monotonic()
-    found = await fetchable(paths, url, key, timeout=1.5)
+    timeout = 1.5 if handler is _silent else 20
+    found = await fetchable(paths, url, key, timeout=timeout)
     assert time.monotonic() - began < 15
     assert {why and re.sub(r"^http://[^/ ]+ ?", "", why) for why in found.values()} == {
         reason
     }
-    assert not await cache_running(url, timeout=1.5)
+    assert not await cache_running(url, timeout=timeout)
 
 
 async def test_trouble_with_one_path_is_that_path_s_own(
@@ -257,7 +258,7 @@ async def test_trouble_with_one_path_is_that_path_s_own(
     url = await serving(handler)
     paths = [f"/nix/store/{char * 32}-x" for char in "abc"]
     key = f"{NAME}:{'A' * 43}="
-    found = await fetchable([*paths, "/etc/passwd"], url, key, timeout=1)
+    found = await fetchable([*paths, "/etc/passwd"], url, key, timeout=4)
     assert list(found.values()) == [
         f"{url} answered 302 for its narinfo",
         f"{url}/{'b' * 32}.narinfo answers with more than a narinfo",
@@ -279,7 +280,7 @@ async def test_a_cache_that_falls_silent_is_not_asked_path_by_path(
 
     url = await serving(handler)
     paths = [f"/nix/store/{number:032}-x" for number in range(100)]
-    found = await fetchable(paths, url, f"{NAME}:{'A' * 43}=", timeout=1.5)
+    found = await fetchable(paths, url, f"{NAME}:{'A' * 43}=", timeout=4)
     assert all(
         why and why.endswith("does not answer in time") for why in found.values()
     )
