@@ -72,7 +72,7 @@ async def bench_of(
     directory: Path,
     *,
     memory: int = GIB,
-    timeout: float = 30.0,  # noqa: ASYNC109 - the evaluator's own
+    timeout: float = 120.0,  # noqa: ASYNC109 - the evaluator's own
     cells: Cells | None = None,
     **environ: str,
 ) -> Bench:

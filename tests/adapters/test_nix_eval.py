@@ -13,6 +13,7 @@ import pytest
 
 from ci.adapters.nix_environment import discover
 from ci.adapters.nix_eval import Evaluator
+from ci.adapters.process import RUN_GRACE_SECONDS as GRACE
 from ci.adapters.sandbox import Sandbox
 from ci.errors import CommitFault, HostFault, HostLimit
 from tests.adapters.nix_bench import GIB, PATH, Bench, bench_of
@@ -312,6 +313,7 @@ async def test_import_from_derivation_when_it_is_allowed(bench: Bench) -> None:
     assert "exit code 7" in error
 
 
+MOST_CANCELS = 8
 ENDLESS = (
     "builtins.foldl' (a: n: a + builtins.length (builtins.genList (x: x) 50000)) 0 "
     "(builtins.genList (x: x) 300000)"
@@ -326,9 +328,10 @@ def endless(value: str) -> dict[str, str]:
 async def test_evaluation_ends_in_time(
     nix: NixStore, bubblewrap: Sandbox, tmp_path: Path
 ) -> None:
-    bench = await bench_of(nix, bubblewrap, tmp_path, timeout=1.0)
+    # It must have come to the target by then.
+    bench = await bench_of(nix, bubblewrap, tmp_path, timeout=8.0)
     sha = bench.origin.commit(endless(ENDLESS))
-    with pytest.raises(CommitFault, match=r"took longer than 1s, at packages\.slow"):
+    with pytest.raises(CommitFault, match=r"took longer than 8s, at packages\.slow"):
         await bench.evaluate(sha, "packages.*")
 
 
@@ -346,6 +349,17 @@ async def test_evaluation_has_only_so_much_memory(
 
 async def test_cancelling_leaves_no_process(bench: Bench) -> None:
     sha = bench.origin.commit(endless(ENDLESS))
+    # A process that does not hear TERM costs all of its grace each time; one that does
+    # is slow only while this machine is.
+    took: list[float] = []
+    while len(took) < MOST_CANCELS and min(took, default=GRACE) >= GRACE * 3 / 4:
+        took.append(await _cancelled(bench, sha))
+    assert min(took) < GRACE * 3 / 4, took
+
+
+async def _cancelled(bench: Bench, sha: str) -> float:
+    """Cancel an evaluation; return after how many seconds it had ended."""
+    bench.said.clear()
     evaluation = asyncio.create_task(bench.evaluate(sha, "packages.*"))
     await wait_until(lambda: b"trace: begun\n" in bench.said, what="the evaluation")
     assert processes_about(bench.mirror.path)
@@ -354,11 +368,10 @@ async def test_cancelling_leaves_no_process(bench: Bench) -> None:
     evaluation.cancel()
     with pytest.raises(asyncio.CancelledError):
         await evaluation
-    assert loop.time() - before < 1.5
+    took = loop.time() - before
     # The kernel takes a moment to take a large process apart.
-    await wait_until(
-        lambda: not processes_about(bench.mirror.path), 2.0, what="nobody left"
-    )
+    await wait_until(lambda: not processes_about(bench.mirror.path), what="nobody left")
+    return took
 
 
 def processes_about(path: Path) -> list[Path]:

@@ -39,7 +39,7 @@ class HarnessBench:
             await discover(store.program, store.env),
             self.sandbox,
             memory=GIB,
-            timeout=30.0,
+            timeout=120.0,
             env=PATH,
             harnesses={NAME: harness},
         )

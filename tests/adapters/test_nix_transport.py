@@ -87,8 +87,8 @@ async def test_cancelling_leaves_no_process(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await wait_until(lambda: not exists(builder.pid), 5)
-    await wait_until(lambda: not exists(builder.daemon), 5)
+    await wait_until(lambda: not exists(builder.pid))
+    await wait_until(lambda: not exists(builder.daemon))
 
 
 async def test_a_killed_daemon_is_lost_with_what_was_being_done(
@@ -134,10 +134,10 @@ async def test_a_child_and_its_builders_die_with_us(
     leftovers.append(builder)
     # One that is told of our death between a line and waiting for the next misses it
     # (2.34), and ends when its builder says something or is silent for too long.
-    await wait_until(lambda: sleeps(builder.daemon), 5)
+    await wait_until(lambda: sleeps(builder.daemon))
     us.kill()
     await us.wait()
-    await wait_until(lambda: not exists(builder.pid) and not exists(builder.daemon), 5)
+    await wait_until(lambda: not exists(builder.pid) and not exists(builder.daemon))
 
 
 async def test_a_child_is_waited_for_even_when_cancelled_twice(
