@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,14 @@ from tests.fakes.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 HISTORY = 120
+SEED = int(os.environ.get("DAMAGE_SEED", "20261120"))
 
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Origin:
     origin = Origin(tmp_path_factory.mktemp("damage") / "origin.git")
-    origin.commit({f"f{number}": os.urandom(300) for number in range(30)})
+    noise = random.Random(SEED)
+    origin.commit({f"f{number}": noise.randbytes(300) for number in range(30)})
     origin.commits(HISTORY)
     return origin
 
@@ -206,14 +209,15 @@ async def test_any_damage_is_mended_by_the_second_fetch(
     origin: Origin, mirror: Mirror, tmp_path: Path
 ) -> None:
     """A pack cut at 20 places, then 40 files that something happened to."""
-    seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")
-    rnd = random.Random(seed)
+    print(f"DAMAGE_SEED={SEED}")
+    rnd = random.Random(SEED)
     sound, copy = mirror.path, tmp_path / "copy"
     # With everything that a git of another configuration may have left there.
     git(sound, "-c", "gc.writeCommitGraph=true", "gc", "--quiet")
     git(sound, "multi-pack-index", "write")
-    files = [path.relative_to(sound) for path in sound.rglob("*") if path.is_file()]
+    files = sorted(
+        path.relative_to(sound) for path in sound.rglob("*") if path.is_file()
+    )
 
     def some_file(path: Path) -> None:
         name = rnd.choice(files)
@@ -304,7 +308,8 @@ async def test_a_git_killed_while_it_fetches(origin: Origin, tmp_path: Path) -> 
         fetching = asyncio.create_task(mirror.fetch_commit(origin.head(), 1))
         await remote.asked.wait()
         for pid in (await asyncio.to_thread(running, path)).split():
-            os.kill(int(pid), signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
         remote.hold.set()
         with pytest.raises(HostFault, match="signal 9") as caught:
             await fetching
