@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from ci.build.slots import Slot, Slots
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import PATIENCE, wait_until
 
 OURS, THEIRS = 1, 2
 
@@ -24,7 +24,7 @@ async def take(slots: Slots, repository: int = OURS) -> Slot:
 
 async def lent(slots: Slots) -> None:
     """Wait until there is a free slot."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await slots.take()
     slots.give_back()
 
