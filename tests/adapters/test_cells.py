@@ -8,7 +8,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -156,10 +155,9 @@ async def test_a_job_ends_as_it_would_without_limits(unshare: str | None) -> Non
         argv = cell.enter(["sh", "-c", "echo up; exec sleep 1000"])
         async with spawn(argv, env=PATH, grace=50) as process:
             assert await process.read() == b"up\n"
-            begun = time.monotonic()
+            # Who does not hear TERM is killed, which another code would tell.
             code = await process.stop(50)
     assert code in (-signal.SIGTERM, 128 + signal.SIGTERM)
-    assert time.monotonic() - begun < 10, "TERM was not heard"
 
 
 async def test_without_cgroups_nobody_tells_what_a_job_ran_into() -> None:

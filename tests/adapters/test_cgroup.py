@@ -21,7 +21,7 @@ from ci.adapters.cgroup import Cgroup, Kernel, NotDelegated, shared_out, take
 from ci.adapters.process.table import read_row
 from tests.adapters.test_cells import NOBODY, system_python
 from tests.fakes.tree import CHECKOUT
-from tests.fakes.waiting import wait_until_sync
+from tests.fakes.waiting import PATIENCE, wait_until_sync
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = "25 24 0:23 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
@@ -121,7 +121,7 @@ def serve(
 
 
 def lines(server: subprocess.Popen[str]) -> Sequence[str]:
-    said, _ = server.communicate(timeout=30)
+    said, _ = server.communicate(timeout=PATIENCE)
     assert server.returncode == 0
     return said.splitlines()
 
@@ -167,7 +167,7 @@ def test_a_user_takes_what_systemd_gave_him(delegated: Path) -> None:
         code.chmod(0o755)
         shutil.copytree(CHECKOUT / "ci", code / "ci")
         with serve(delegated, "ours", "true", python=python, code=code) as refused:
-            assert refused.wait(30) != 0
+            assert refused.wait(PATIENCE) != 0
         for name in ("", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"):
             os.chown(delegated / name, 65534, 65534)
         script = f"{DAEMON}; exit 3"

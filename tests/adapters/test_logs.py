@@ -16,7 +16,7 @@ from hypothesis import given, settings, strategies as st
 from ci.adapters.logs import END_KEPT, LONGEST_TAIL, LogHub, LogWriter, follow, tail
 from ci.adapters.logs.hub import TICK_SECONDS
 from ci.errors import DiskFull, HostFault
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[2]
 ODD = b"\0\r\x1b[2J\xff\xc3(" + b"x" * 200_000 + b"\r\nlast line without its end"
@@ -65,7 +65,7 @@ def test_followers_get_the_same_bytes_from_any_offset_at_any_time(
         over.set()
         hub.finished(path)
         whole = b"".join(data for data, _ in writes)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE):
             for reader, offset in zip(readers, offsets, strict=False):
                 assert await reader == whole[offset:]
 
@@ -201,7 +201,7 @@ async def test_a_lost_ring_is_made_up_for(tmp_path: Path) -> None:
     await asyncio.sleep(0)
     path.write_bytes(b"unannounced")
     over.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         assert await reader == b"unannounced"
 
 

@@ -24,7 +24,7 @@ from ci.adapters.sandbox import (
     find,
     system_binds,
 )
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -51,7 +51,7 @@ class House:
         """Run as that user, marked by a server that has a secret in its environment."""
         server = mark({"SECRET": CANARY, "CREDENTIALS_DIRECTORY": CANARY}, "server")
         argv = [*self.become, "/bin/sh", "-c", 'exec "$@"', "sh", *confined.argv]
-        return await run(argv, env=confined.marked(server), timeout=30)
+        return await run(argv, env=confined.marked(server), timeout=PATIENCE)
 
     async def sh(self, script: str, *, network: bool = False, room: int = ROOM) -> str:
         """What the script printed, run as a command build."""
@@ -251,7 +251,7 @@ async def test_without_bubblewrap_the_environment_is_empty_all_the_same(
     confined = sandbox.command(
         ["env"], checkout=tmp_path, network=False, env={"COMMIT": "a b"}
     )
-    done = await run(confined.argv, env=confined.marked(env), timeout=30)
+    done = await run(confined.argv, env=confined.marked(env), timeout=PATIENCE)
     found = dict(line.split("=", 1) for line in done.stdout.decode().splitlines())
     assert found.pop("BUILD_SERVER_SPAWN")
     assert found == {
@@ -309,7 +309,8 @@ asyncio.run(main())
 
 
 async def test_it_dies_with_the_server(tmp_path: Path) -> None:
-    seconds = f"7{os.getpid()}"
+    # That no other sleep of this host sleeps.
+    seconds = str(7 * 10**9 + int.from_bytes(os.urandom(4)))
 
     def alive() -> str:
         argv = ["pgrep", "--full", "--runstates", "DRST", f"sleep {seconds}"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ci.adapters import systemd
+from tests.fakes.waiting import PATIENCE
 
 # What systemd does between fork and exec: descriptors from 3 on, and its own pid.
 ACTIVATE = """
@@ -65,7 +66,7 @@ def listener() -> socket.socket:
 
 
 def ask(address: tuple[str, int]) -> str:
-    with socket.create_connection(address, timeout=20) as client:
+    with socket.create_connection(address, timeout=PATIENCE) as client:
         return client.recv(100).decode()
 
 
@@ -74,7 +75,7 @@ def test_passed_sockets_are_taken_by_name() -> None:
         child = activate([first, second], "private:public")
         assert ask(first.getsockname()) == "private 3"
         assert ask(second.getsockname()) == "public 4"
-        _, errors = child.communicate(timeout=20)
+        _, errors = child.communicate(timeout=PATIENCE)
         assert (child.returncode, errors) == (0, "")
 
 
@@ -88,7 +89,7 @@ def test_passed_sockets_are_taken_by_name() -> None:
 )
 def test_other_names_are_refused(names: str | None, count: int, message: str) -> None:
     sockets = [listener() for _ in range(count)]
-    _, errors = activate(sockets, names).communicate(timeout=20)
+    _, errors = activate(sockets, names).communicate(timeout=PATIENCE)
     for one in sockets:
         one.close()
     assert message in errors
@@ -96,7 +97,7 @@ def test_other_names_are_refused(names: str | None, count: int, message: str) ->
 
 def test_what_does_not_listen_is_refused() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
-        _, errors = activate([datagrams], "public").communicate(timeout=20)
+        _, errors = activate([datagrams], "public").communicate(timeout=PATIENCE)
     assert "'public', which does not listen; its unit must use ListenStream=" in errors
 
 
