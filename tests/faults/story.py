@@ -93,8 +93,11 @@ class Story:
         except GONE:
             if not self.mark.exists():
                 raise
-            self.deaths.append(self.mark.read_text())
-            self.mark.unlink()
+        finally:
+            # It may have died when all was done already.
+            if self.mark.exists():
+                self.deaths.append(self.mark.read_text())
+                self.mark.unlink()
         return done
 
     async def _unless_gone(self, server: Server, chapter: Chapter) -> None:
@@ -125,9 +128,11 @@ class Story:
 
     async def announced(self, server: Server) -> None:
         """The branch is broken; nobody can be told before the address is mended."""
-        await wait_until(lambda: self.mailbox.refused, 30, what="a message refused")
-        self._addresses.write_text(f"# mended\n{self.mailbox.url}")
-        server.process.send_signal(signal.SIGHUP)
+        await wait_until(lambda: self.mailbox.refused, what="a message refused")
+        mended = self._addresses.with_suffix(".mended")
+        mended.write_text(f"# mended\n{self.mailbox.url}")
+        mended.replace(self._addresses)
+        server.send_signal(signal.SIGHUP)
         await self.everybody_knows()
         assert BROKEN in self.mailbox.titles
 
@@ -203,9 +208,14 @@ class Story:
         await self._push(server, [last], before=self._sha("rewritten"))
         await self._begun(server, last)
         for _ in range(FORCE_STOP):
-            server.process.send_signal(signal.SIGTERM)
+            server.send_signal(signal.SIGTERM)
+            # One that died and came again may have built it, and stops without a word.
             await wait_until(
-                lambda: any("stopping" in line for line in server.raw), what="the stop"
+                lambda: (
+                    server.process.returncode is not None
+                    or any("stopping" in line for line in server.raw)
+                ),
+                what="the stop",
             )
         assert await server.process.wait() in (0, -signal.SIGKILL)
         open_gate(self.world.folder, "last-may-end")
@@ -225,7 +235,7 @@ class Story:
             # One that met a dead server comes again much later; its commit is built.
             return any(each.redelivery and (each.ok or self.deaths) for each in tries)
 
-        await wait_until(told, 30, what="the delivery that was missed")
+        await wait_until(told, what="the delivery that was missed")
 
     # The hands
 
@@ -244,7 +254,7 @@ class Story:
             fits = [BROKEN] if state == "broken" else [FIXED]
             return not wait and (last == fits or (state != "broken" and not last))
 
-        await wait_until(known, 30, what="a last message that is true")
+        await wait_until(known, what="a last message that is true")
 
     @property
     def _addresses(self) -> Path:
@@ -303,7 +313,7 @@ class Story:
                     return int(build["number"])
             return None
 
-        number = await wait_until(begun, 30, what="the begin of a build")
+        number = await wait_until(begun, what="the begin of a build")
         assert number is not None
         return number
 
@@ -327,6 +337,6 @@ class Story:
             return not last
 
         try:
-            await wait_until(as_wanted, 30, what="the end of these builds")
+            await wait_until(as_wanted, what="the end of these builds")
         except AssertionError as error:
             raise AssertionError(f"{error}: {last}") from None

@@ -9,12 +9,15 @@ import signal
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
+from ci.history.states import DEATHS
 from tests.end_to_end.server import Server, World
 from tests.fakes.invariants import check
+from tests.fakes.waiting import PATIENCE
 from tests.faults.worlds import mortal_world, script, serve_once
 
 STARTED = 5
@@ -50,7 +53,7 @@ async def test_of_five_started_at_once_one_serves_and_the_others_name_it(
             for _ in range(STARTED)
         ]
         try:
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(PATIENCE):
                 said = await asyncio.gather(*map(_last_words, processes))
             ready = [
                 p
@@ -75,17 +78,17 @@ async def test_of_five_started_at_once_one_serves_and_the_others_name_it(
 
 async def test_a_server_that_stands_still_still_holds_its_state(tmp_path: Path) -> None:
     async with mortal_world(tmp_path / "world") as world, world.server() as server:
-        server.process.send_signal(signal.SIGSTOP)
+        server.send_signal(signal.SIGSTOP)
         code, said = await serve_once(world)
         assert (code, f"process {server.process.pid} " in said) == (1, True), said
-        server.process.send_signal(signal.SIGCONT)
+        server.send_signal(signal.SIGCONT)
         sha = world.origin.commit(script("echo ok"), executable=["ci"])
         await server.push(sha)
         assert (await server.finished(1))["state"] == "succeeded"
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(1200)
 async def test_twenty_reboots_in_a_row_lose_nothing(tmp_path: Path) -> None:
     """Each life is too short for a start, or for a push or two, or for a build."""
     print(f"REBOOT_SEED={SEED}")
@@ -98,12 +101,25 @@ async def test_twenty_reboots_in_a_row_lose_nothing(tmp_path: Path) -> None:
             start = time.monotonic() - begun
         for _ in range(REBOOTS):
             await _short_life(world, start * dice.uniform(0.2, 2.7), shas, told)
-        assert told
+        # The first start was too quick for a measure, if none was long enough.
+        while not told:
+            start *= 2
+            await _short_life(world, start, shas, told)
         async with world.server() as server:
             await check(world, server, world.github)
             page = await server.get("/builds?limit=100")
-            states = {build["sha"]: build["state"] for build in page["builds"]}
-        assert {states.get(sha) for sha in told} == {"succeeded"}, states
+            built = {build["sha"]: build for build in page["builds"]}
+        wrong = [built.get(sha) for sha in told if not _as_promised(built.get(sha))]
+        assert not wrong, wrong
+        assert any(built[sha]["state"] == "succeeded" for sha in told), built
+
+
+def _as_promised(build: dict[str, Any] | None) -> bool:
+    """It was built; or each of so many lives ended in the middle of it."""
+    if build is None:
+        return False
+    died = f"died {DEATHS} times" in build["summary"]
+    return build["state"] == "succeeded" or (build["state"] == "error" and died)
 
 
 def _commits(world: World) -> list[str]:

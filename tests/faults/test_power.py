@@ -22,10 +22,10 @@ from ci.history.database import connect_writer
 from tests.end_to_end.server import Server
 from tests.fakes.disks import CannotMount, Ext4, ext4
 from tests.fakes.push import sha
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import PATIENCE, wait_until
 from tests.faults.worlds import mortal_world, push_of
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 PULLS = 4
 SENDERS = 8
@@ -58,13 +58,12 @@ async def test_what_was_acknowledged_survives_power_loss(
                 before = len(acknowledged)
                 await wait_until(
                     lambda: len(acknowledged) >= before + ENOUGH,  # noqa: B023
-                    60,
                     what="deliveries to lose",
                 )
                 pulled = time.monotonic()
                 await asyncio.to_thread(disk.pull_the_plug)
                 # The server notices by itself, and does not try to go on.
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(PATIENCE):
                     assert await server.process.wait() == 1, "\n".join(server.raw[-8:])
                 await asyncio.gather(*senders)
             assert server.raw[-1].startswith(

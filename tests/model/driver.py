@@ -28,7 +28,7 @@ from tests.fakes.invariants import attempts, history, unrecorded
 from tests.fakes.misbehave import Reply
 from tests.fakes.push import GITHUB_ID, ZERO, encode, make_commit, make_push, new_guid
 from tests.fakes.repository import Origin
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import PATIENCE, wait_until
 from tests.model.refs import Commit, Push, Remotes, Script
 from tests.model.remote import Network
 
@@ -195,7 +195,7 @@ command = ["./ci"]
 
     def _signal(self, number: int) -> None:
         assert self.server is not None
-        self.server.process.send_signal(number)
+        self.server.send_signal(number)
 
     @property
     def awake(self) -> Server | None:
@@ -312,7 +312,7 @@ command = ["./ci"]
         answer: dict[str, Any] | None = None
         what: object = None
         try:
-            async with asyncio.timeout(0.2 if self.frozen else 20):
+            async with asyncio.timeout(0.2 if self.frozen else PATIENCE):
                 what, answer = await self.server.deliver(push.body, guid=guid)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             what = repr(error)

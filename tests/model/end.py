@@ -16,7 +16,7 @@ from tests.fakes.waiting import wait_until
 from tests.model.driver import Driver
 from tests.model.refs import Commit
 
-CONVERGENCE = 45.0
+CONVERGENCE = 120.0
 # A server at work has a few dozen open files; a leak of one per build would show.
 MOST_FILES = 90
 OWN_LINE = b"build-server: "

@@ -35,7 +35,9 @@ class Network:
     def say(self, mode: str) -> None:
         """`up`, `down`, or `cut`: connections break after a few hundred bytes."""
         self.mode = mode
-        self._file.write_text(mode)
+        new = self._file.with_suffix(".new")
+        new.write_text(mode)
+        new.replace(self._file)
 
     @staticmethod
     def url(path: Path) -> str:
