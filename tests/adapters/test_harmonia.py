@@ -118,7 +118,7 @@ async def test_what_nix_signed_can_be_fetched(cache: Cache, url: str) -> None:
     )
     assert len(info.references) == 2
     assert cache.dep in info.references
-    assert await cache_running(url)
+    assert await cache_running(url, timeout=20)
     assert await fetchable([], url, cache.public_key) == {}
 
 

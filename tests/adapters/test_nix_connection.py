@@ -136,7 +136,7 @@ async def test_every_version_that_a_daemon_knows_is_spoken(
         newest_known = 34 if nix.version < (2, 34) else 38
         assert daemon.version == (1, min(minor, newest_known))
         assert daemon.trusted is (None if daemon.version == (1, 34) else True)
-        await daemon.set_options(keep_going=True, timeout=9, silent=9)
+        await daemon.set_options(keep_going=True, timeout=90, silent=90)
         result = (await daemon.build([path], events.append))[path]
         assert LogLine(path, b"said") in events
         assert result.status is BuildStatus.BUILT

@@ -188,7 +188,9 @@ async def test_options_reach_the_builders(site: Site) -> None:
     """)
     events: list[Event] = []
     async with connect(site.location, env=PATH) as daemon:
-        await daemon.set_options(keep_going=True, timeout=9, silent=9, cores=3, jobs=1)
+        await daemon.set_options(
+            keep_going=True, timeout=90, silent=90, cores=3, jobs=1
+        )
         await daemon.build(list(paths.values()), events.append)
     assert [e.line for e in events if isinstance(e, LogLine)] == [b"3", b"3"]
     assert max(e.running for e in events if isinstance(e, Progress)) == 1

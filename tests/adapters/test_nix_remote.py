@@ -61,7 +61,7 @@ async def test_far_builds_are_told_once_and_fail_for_their_own_reasons(
     paths = await asyncio.to_thread(instantiate, store, FATES)
     events: list[Event] = []
     async with connect(direct(store), env=PATH) as daemon:
-        await daemon.set_options(keep_going=True, timeout=20, silent=20, jobs=0)
+        await daemon.set_options(keep_going=True, timeout=100, silent=100, jobs=0)
         results = await daemon.build(list(paths.values()), events.append)
     assert {name: results[path].status for name, path in paths.items()} == {
         "above": BuildStatus.BUILT,
