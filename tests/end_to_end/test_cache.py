@@ -11,6 +11,7 @@ from aiohttp import web
 
 from tests.end_to_end.server import World
 from tests.end_to_end.test_push import flake
+from tests.fakes.waiting import PATIENCE
 
 KEY = "build-server-1"
 
@@ -70,7 +71,7 @@ async def test_the_tick_waits_for_the_signed_cache(world: World) -> None:
     try:
         async with world.server() as server:
             await server.push(sha)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 await copied.wait()
             assert (await server.build(1))["state"] == "running"
             await fill()

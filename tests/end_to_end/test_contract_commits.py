@@ -56,12 +56,12 @@ async def deliver(
     return answer
 
 
-async def all_ended(server: Server, timeout: float = 30) -> None:  # noqa: ASYNC109
+async def all_ended(server: Server) -> None:
     async def idle() -> bool:
         status = await server.get("/build/status")
         return not status["queue"] and not status["current"]
 
-    await wait_until(idle, timeout, what="the end of every build")
+    await wait_until(idle, what="the end of every build")
 
 
 async def states(server: Server) -> dict[str, str]:

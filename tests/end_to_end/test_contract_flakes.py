@@ -64,7 +64,7 @@ async def ended(server: Server, number: int) -> dict[str, Any]:
         return None if waits or build["state"] == "running" else build
 
     found: dict[str, Any] | None = await wait_until(
-        over, 30, what=f"the first attempt of build {number}"
+        over, what=f"the first attempt of build {number}"
     )
     assert found is not None
     return found

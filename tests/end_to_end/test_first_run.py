@@ -16,7 +16,7 @@ from tests.fakes.nix_stores import NixStore
 from tests.fakes.ports import keep_port, port_of
 from tests.fakes.push import make_commit, make_push
 from tests.fakes.repository import Origin
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import PATIENCE, wait_until
 
 Row = dict[str, Any]
 
@@ -42,7 +42,7 @@ class FirstDay(World):
             stderr=asyncio.subprocess.STDOUT,
             cwd=self.folder,
         )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(2 * PATIENCE):
             said, _ = await process.communicate()
         return process.returncode or 0, said.decode()
 
@@ -76,7 +76,7 @@ async def _until(server: Server, key: str, condition: Callable[[Row], bool]) -> 
         row = await _row(server, key)
         return row if condition(row) else None
 
-    found: Row | None = await wait_until(there, 20, what=f"the row {key}")
+    found: Row | None = await wait_until(there, what=f"the row {key}")
     assert found is not None
     return found
 
@@ -175,7 +175,7 @@ async def _doctor_agrees(day: FirstDay, server: Server) -> None:
         setup = await server.get("/setup")
         return [check for check in setup["checks"] if check["by"] == "doctor"]
 
-    checks = await wait_until(examined, 20, what="the doctor's checks")
+    checks = await wait_until(examined, what="the doctor's checks")
     _, said = await day.run("doctor")
     lines = said.splitlines()
     marked = [line for line in lines if line[:2] in ("✓ ", "✗ ")]

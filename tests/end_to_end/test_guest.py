@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes.guest import IN_GUEST, GuestMissing, find_kernel, run_in_guest
 
-SECONDS = 170
+SECONDS = 900
 
 
 @pytest.mark.faults

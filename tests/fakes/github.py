@@ -28,6 +28,7 @@ from tests.fakes.github_hooks import Answer, Hooks
 from tests.fakes.github_refusal import Refusal, refused
 from tests.fakes.misbehave import Reply
 from tests.fakes.ports import keep_port, port_of
+from tests.fakes.waiting import PATIENCE
 
 TOKEN = "github_pat_11AAAAAAA0_test"
 JWT_LIFE = 600
@@ -163,7 +164,7 @@ class FakeGitHub:
         self,
         sha: str,
         state: str,
-        timeout: float = 10.0,  # noqa: ASYNC109 - the deadline is part of the sentence
+        timeout: float = PATIENCE,  # noqa: ASYNC109 - the deadline is part of the sentence
         context: str = "build-server",
     ) -> Status:
         """Return as soon as GitHub shows `state`; AssertionError after `timeout` s."""
@@ -190,7 +191,7 @@ class FakeGitHub:
     async def wait_for_requests(
         self,
         count: int,
-        timeout: float = 10.0,  # noqa: ASYNC109 - the deadline is part of the sentence
+        timeout: float = PATIENCE,  # noqa: ASYNC109 - the deadline is part of the sentence
     ) -> None:
         """Return once `count` requests have arrived in all, whatever became of them."""
         async with self._changed:
