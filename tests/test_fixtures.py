@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import os
+import threading
 import time
 import types
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 from blockbuster import BlockingError
 
 import ci
+from tests.end_to_end.wire import USUAL, going_on
 from tests.fakes.loop_guard import ALLOWED, Allowance
 from tests.fakes.nix_stores import NixStore
 from tests.fakes.tree import CHECKOUT
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import wait_until, wait_until_sync
 
 DERIVATION = """
 derivation {{ name = "{name}"; system = builtins.currentSystem; builder = "/bin/sh";
@@ -88,6 +90,18 @@ async def test_waiting_takes_functions_and_coroutines_and_names_what_it_missed()
     assert await wait_until(lambda: "found", 0) == "found"
     with pytest.raises(AssertionError, match="a miracle not within 0 s"):
         await wait_until(lambda: "", 0, what="a miracle")
+
+
+def test_a_clock_that_stands_still_with_the_disk() -> None:
+    flushed = threading.Event()
+    with going_on(flush=lambda file: flushed.wait()) as clock:
+        begun, shown = time.monotonic(), clock()
+        wait_until_sync(lambda: time.monotonic() - begun > 1)
+        assert clock() - shown <= USUAL
+        shown, again = clock(), time.monotonic()
+        flushed.set()
+        wait_until_sync(lambda: clock() - shown > 2 * USUAL)
+        assert clock() - shown <= time.monotonic() - again
 
 
 def test_environment_of_the_developer_is_not_seen() -> None:

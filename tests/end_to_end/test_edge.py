@@ -7,7 +7,6 @@ import gzip
 import json
 import re
 import signal
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -20,6 +19,7 @@ from tests.end_to_end.wire import (
     asked_meanwhile,
     connect,
     exchange,
+    going_on,
     open_files,
     resident,
     silent_peer,
@@ -188,7 +188,7 @@ async def settled(server: Server, files: int) -> None:
     def few() -> bool:
         return open_files(server.process.pid) <= files + 8
 
-    await wait_until(few, 30, what="the sockets' end")
+    await wait_until(few, what="the sockets' end")
 
 
 async def test_every_odd_request_has_its_answer_and_costs_nobody_anything(
@@ -227,13 +227,14 @@ async def test_a_thousand_requests_at_once_whose_answers_nobody_reads(
         AsyncExitStack() as stack,
         asked_meanwhile(server.private + "/health") as waits,
     ):
+        clock = stack.enter_context(going_on())
         for url, data in ((server.public, public), (server.private, private)) * 4:
             stack.enter_context(await silent_peer(url, data))
-        begun = time.monotonic()
+        begun = clock()
         assert (await server.push(sha("one")))["accepted"] is True
-        assert time.monotonic() - begun < 5
+        assert clock() - begun < 5
         enough = len(waits) + 20
-        await wait_until(lambda: len(waits) > enough, 30, what="the others' answers")
+        await wait_until(lambda: len(waits) > enough, what="the others' answers")
     assert max(waits) < 3
     assert resident(pid) - memory < 64 * MIB
 
@@ -293,16 +294,22 @@ async def test_half_open_requests_do_not_keep_a_push_waiting(server: Server) -> 
     files = open_files(server.process.pid)
     async with AsyncExitStack() as stack:
         await hold(server, 700, stack)
-        metrics = (await server.text("/metrics")).decode()
-        (public,) = re.findall(r"^build_server_public_connections (.*)", metrics, re.M)
-        (private,) = re.findall(
-            r"^build_server_private_connections (.*)", metrics, re.M
-        )
-        assert (float(public), float(private) >= 350) == (BOUNDS.connections, True)
+
+        async def all_taken() -> bool:
+            metrics = (await server.text("/metrics")).decode()
+            public, private = (
+                float(re.findall(rf"^build_server_{side} (.*)", metrics, re.M)[0])
+                for side in ("public_connections", "private_connections")
+            )
+            # On the private side every fourth is answered at once: it has no webhook.
+            return public == BOUNDS.connections and private >= 350 * 3 // 4
+
+        await wait_until(all_taken, what="as many connections as there may be")
+        clock = stack.enter_context(going_on())
         for number in range(5):
-            begun = time.monotonic()
+            begun = clock()
             assert (await server.push(sha(number)))["accepted"] is True
-            assert time.monotonic() - begun < 3
+            assert clock() - begun < 3
     await settled(server, files)
 
 
@@ -321,7 +328,6 @@ async def test_a_flood_leaves_files_for_the_work(command_world: World) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(120)
 async def test_every_half_open_request_is_closed_in_bounded_time(
     server: Server,
 ) -> None:
@@ -331,7 +337,8 @@ async def test_every_half_open_request_is_closed_in_bounded_time(
         drip, slow = await connect(server.private)
         stack.callback(slow.close)
         slow.write(b"GET /health HTTP/1.1\r\n")
-        begun = time.monotonic()
+        clock = stack.enter_context(going_on())
+        begun = clock()
 
         async def closed(reader: asyncio.StreamReader) -> float:
             try:
@@ -339,9 +346,9 @@ async def test_every_half_open_request_is_closed_in_bounded_time(
                     pass
             except ConnectionError:
                 pass
-            return time.monotonic() - begun
+            return clock() - begun
 
-        async with asyncio.timeout(45):
+        async with asyncio.timeout(200):
             waits = [asyncio.create_task(closed(reader)) for reader, _ in held]
             last = asyncio.create_task(closed(drip))
             while not last.done():
@@ -363,9 +370,10 @@ async def test_stopping_waits_for_nobody_who_dawdles(server: Server) -> None:
             writer.write(b"GET /builds/1/log?follow=1 HTTP/1.1\r\n" + HOST + b"\r\n")
             await reader.readuntil(b"\r\n\r\n")
             readers.append(reader)
-        begun = time.monotonic()
-        assert await server.stop(signal.SIGTERM) == 0
-        assert time.monotonic() - begun < 5
+        with going_on() as clock:
+            begun = clock()
+            assert await server.stop(signal.SIGTERM) == 0
+            assert clock() - begun < 5
         for reader in readers:
             # Without the end mark: the log goes on when the server is back.
             assert b"0\r\n\r\n" not in await reader.read()

@@ -8,6 +8,8 @@ import signal
 import sys
 import time
 from contextlib import AsyncExitStack
+from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from tests.end_to_end.server import Server, World
 from tests.end_to_end.wire import (
     asked_meanwhile,
     connect,
+    going_on,
     open_files,
     resident,
     silent_peer,
@@ -39,8 +42,8 @@ done
 """
 
 
-async def watched(server: Server, number: int, count: int) -> list[str]:
-    """What `count` readers of the build's log got, and when it is over."""
+async def watched(server: Server, number: int, count: int) -> tuple[list[str], float]:
+    """What `count` readers of the build's log got, and when they let it go."""
     port = server.private.rpartition(":")[2]
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -54,19 +57,26 @@ async def watched(server: Server, number: int, count: int) -> list[str]:
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"ready\n"
-    await let_go(server.world, number)
+    gone = await let_go(server.world, number)
     said, _ = await process.communicate()
-    return said.decode().splitlines()
+    return said.decode().splitlines(), gone
 
 
-async def let_go(world: World, number: int) -> None:
-    """Let the build's command begin."""
+async def let_go(world: World, number: int) -> float:
+    """Let the build's command begin; when that was, in seconds since 1970."""
     found = await wait_until(lambda: list(world.state_dir.glob(f"**/{number}/**/ci")))
+    gone = time.time()
     await asyncio.to_thread((found[0].parent / "go").touch)
+    return gone
+
+
+def took(build: dict[str, Any], gone: float) -> float:
+    """Seconds from `gone` to the end of the build."""
+    return datetime.fromisoformat(build["finished_at"]).timestamp() - gone
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_a_thousand_followers_of_whom_one_takes_nothing(
     command_world: World,
 ) -> None:
@@ -75,8 +85,9 @@ async def test_a_thousand_followers_of_whom_one_takes_nothing(
     async with world.server() as server, AsyncExitStack() as stack:
         pid = server.process.pid
         alone = await _begin(server, "alone")
-        await let_go(world, alone)
+        gone = await let_go(world, alone)
         first = await server.finished(alone)
+        unwatched = took(first, gone)
         files, memory = open_files(pid), resident(pid)
 
         number = await _begin(server, "watched")
@@ -85,10 +96,10 @@ async def test_a_thousand_followers_of_whom_one_takes_nothing(
         )
         asleep = stack.enter_context(await silent_peer(server.private, follow.encode()))
         async with asked_meanwhile(server.private + "/health") as waits:
-            (told,) = await watched(server, number, FOLLOWERS)
+            (told,), gone = await watched(server, number, FOLLOWERS)
         second = await server.finished(number)
         assert (first["state"], second["state"]) == ("succeeded", "succeeded")
-        assert second["seconds"] < 2 * first["seconds"] + 5
+        assert took(second, gone) < 2 * unwatched + 5
         assert sorted(waits)[len(waits) // 2] < 0.5
 
         log = await server.text(f"/builds/{number}/log")
@@ -100,9 +111,9 @@ async def test_a_thousand_followers_of_whom_one_takes_nothing(
         def noticed() -> bool:
             return any("the reader stalled" in line for line in server.raw)
 
-        await wait_until(noticed, WRITE_SECONDS + 15, what="the end of the sleeper")
+        await wait_until(noticed, 8 * WRITE_SECONDS, what="the end of the sleeper")
         asleep.close()
-        await wait_until(lambda: open_files(pid) <= files + 8, 30, what="the sockets")
+        await wait_until(lambda: open_files(pid) <= files + 8, what="the sockets")
         assert resident(pid) - memory < 200 * MIB
 
 
@@ -142,11 +153,12 @@ async def test_stopping_a_watched_build_takes_its_grace_and_little_more(
             _, writer = await connect(url)
             stack.callback(writer.close)
             writer.write(b"POST /webhook HTTP/1.1\r\nHost: localhost\r\nX-")
-        begun = time.monotonic()
-        server.process.send_signal(signal.SIGTERM)
-        await wait_until(lambda: any("stopping" in line for line in server.raw))
-        # The second signal ends the grace of the build.
-        assert await server.stop() == 0
-        assert time.monotonic() - begun < 8
+        with going_on() as clock:
+            begun = clock()
+            server.process.send_signal(signal.SIGTERM)
+            await wait_until(lambda: any("stopping" in line for line in server.raw))
+            # The second signal ends the grace of the build.
+            assert await server.stop() == 0
+            assert clock() - begun < 8
         for reader in readers:
             assert b"0\r\n\r\n" not in await reader.read()

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import os
 import re
 import socket
+import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+# Seconds between two beats of a thread that does nothing else, and how late each may be.
+BEAT = 0.05
+USUAL = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ async def connect(url: str) -> Streams:
     return await asyncio.open_connection(where.hostname, where.port)
 
 
-async def exchange(url: str, *pieces: bytes, patience: float = 10) -> Reply:
+async def exchange(url: str, *pieces: bytes, patience: float = 60) -> Reply:
     """Send the pieces one after the other, then read until the server closes.
 
     A server that says nothing for `patience` seconds has said everything.
@@ -86,11 +91,56 @@ def open_files(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
+@contextmanager
+def going_on(
+    flush: Callable[[int], object] = os.fsync,
+) -> Iterator[Callable[[], float]]:
+    """A clock, in seconds, that stands still while this machine or its disk does.
+
+    A thread with nothing to do but to flush a byte to the disk, 20 times a second: as long
+    as it is late, nobody else can be blamed for being slow.
+    """
+    over = threading.Event()
+    # What was lost until the last beat, and when that was.
+    last = (0.0, time.monotonic())
+    failed: list[OSError] = []
+
+    def clock() -> float:
+        lost, beat = last
+        now = time.monotonic()
+        return now - lost - max(0.0, now - beat - USUAL)
+
+    def live() -> None:
+        nonlocal last
+        with tempfile.TemporaryFile(buffering=0) as file:
+            while not over.wait(BEAT):
+                try:
+                    file.write(b"x")
+                    flush(file.fileno())
+                except OSError as error:
+                    failed.append(error)
+                    return
+                lost, beat = last
+                now = time.monotonic()
+                last = (lost + max(0.0, now - beat - USUAL), now)
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    try:
+        yield clock
+    finally:
+        over.set()
+        thread.join()
+    # A heart that has stopped would excuse everything.
+    assert failed == []
+
+
 @asynccontextmanager
 async def asked_meanwhile(url: str) -> AsyncIterator[list[float]]:
     """Ask a GET again and again from a thread; yields the seconds of each answer.
 
     In a thread, because what this process does to the server keeps its own loop busy.
+    Time during which the machine stood still is not counted.
     """
     waits: list[float] = []
     over = threading.Event()
@@ -98,11 +148,12 @@ async def asked_meanwhile(url: str) -> AsyncIterator[list[float]]:
 
     def ask() -> None:
         connection = http.client.HTTPConnection(where.hostname or "", where.port)
-        while not over.wait(0.005):
-            begun = time.monotonic()
-            connection.request("GET", where.path, headers={"Host": "localhost"})
-            connection.getresponse().read()
-            waits.append(time.monotonic() - begun)
+        with going_on() as clock:
+            while not over.wait(0.005):
+                begun = clock()
+                connection.request("GET", where.path, headers={"Host": "localhost"})
+                connection.getresponse().read()
+                waits.append(clock() - begun)
         connection.close()
 
     asking = asyncio.create_task(asyncio.to_thread(ask))
