@@ -2,9 +2,9 @@
 
 `python impatient.py serve --config …` is `build-server serve` for which a remote has
 stalled after two seconds (IMPATIENT_STALL of its environment says another number) and a
-daemon is gone after three, which the cache may keep waiting for three, and which holds
-results for one. Other pauses are as in tests/model/hurried.py. It speaks plain HTTP to
-remotes of this machine, which only tests have. Nothing else differs.
+daemon is gone after three, which the cache may keep waiting for eight, and which holds
+results for one. Other pauses are as in tests/model/hurried.py and patient.py. It speaks
+plain HTTP to remotes of this machine, which only tests have. Nothing else differs.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from ci.build.holder import Holder
 from ci.build.slots import Slots
 from ci.cli import main
 from ci.upkeep import watch as disk_watch
+from tests.end_to_end.patient import wait_for_outcomes
 from tests.model.hurried import hurry
 
 PROGRAM = (str(Path(__file__)),)
 STALL = int(os.environ.get("IMPATIENT_STALL", "2"))
 LENT_AFTER = 0.5
-PATIENCE = 3.0
+PATIENCE = 8.0
 HELD = 1.0
 
 
@@ -40,6 +41,7 @@ def mirror(path: Path, url: str, **options: Any) -> Mirror:
 
 def lose_patience() -> None:
     hurry()
+    wait_for_outcomes()
     vars(disk_watch)["POLL"] = 0.5
     vars(assembly)["FetchCheck"] = partial(FetchCheck, patience=PATIENCE)
     vars(workshop)["Mirror"] = mirror

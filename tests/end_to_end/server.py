@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 
 from ci.app import instance_mark
+from tests.end_to_end import patient
 from tests.fakes.github import TOKEN, FakeGitHub
 from tests.fakes.push import GITHUB_ID, SECRET, encode, headers, make_commit, make_push
 from tests.fakes.repository import Origin
@@ -49,7 +50,7 @@ class World:
     # What runs it, in front of it: a tracer.
     wrapper: Sequence[str] = ()
     # The server's program, as arguments of Python; GUIDs that were answered 202.
-    program: Sequence[str] = ("-m", "ci")
+    program: Sequence[str] = patient.PROGRAM
     acknowledged: set[str] = field(default_factory=set)
 
     @property
@@ -151,7 +152,7 @@ class Server:
         self._ready.set()
 
     async def ready(self) -> None:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(2 * PATIENCE):
             await self._ready.wait()
         assert self.private, "the server did not start:\n" + "\n".join(self.raw)
 
@@ -221,7 +222,7 @@ class Server:
     async def finished(
         self,
         number: int,
-        timeout: float = PATIENCE,  # noqa: ASYNC109
+        timeout: float = 2 * PATIENCE,  # noqa: ASYNC109
     ) -> dict[str, Any]:
         """Wait until the build has ended; return it."""
 
@@ -230,6 +231,19 @@ class Server:
             return build if build["state"] in FINAL else None
 
         return await _wait(ended, timeout, f"the end of build {number}")
+
+    async def until_said(self, number: int, words: bytes) -> None:
+        """Wait until the running build has written `words` to its log.
+
+        Only then is it surely in the server's hand: its row says so a moment earlier.
+        """
+
+        async def said() -> bool:
+            if (await self.build(number))["state"] != "running":
+                return False
+            return words in await self.text(f"/builds/{number}/log")
+
+        await wait_until(said, what=f"{words!r} in the log of build {number}")
 
     async def until_state(self, number: int, state: str) -> dict[str, Any]:
         """Wait until the build is in `state`."""
@@ -253,6 +267,10 @@ class Server:
     async def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; return the exit code."""
         self.send_signal(number)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait for the end of the server that was told to; return the exit code."""
         async with asyncio.timeout(PATIENCE):
             return await self.process.wait()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 
 from tests.end_to_end.server import Server, World, marked_processes
@@ -15,6 +14,7 @@ from tests.end_to_end.test_contract_commits import (
     script,
 )
 from tests.end_to_end.test_contract_private import ask, check_build, check_error
+from tests.end_to_end.wire import going_on
 from tests.fakes.waiting import wait_until
 
 
@@ -25,7 +25,7 @@ async def told_all(server: Server) -> None:
         question = "SELECT count(*) FROM outbox WHERE sent_at IS NULL AND dead = 0"
         return history(server.world, question) == [(0,)]
 
-    await wait_until(empty, 20, what="an empty outbox")
+    await wait_until(empty, what="an empty outbox")
 
 
 async def until_logged(server: Server, words: str) -> None:
@@ -161,17 +161,20 @@ async def test_term_lets_a_build_end_begins_no_other_and_the_next_server_does(
 ) -> None:
     world = command_world
     world.build = {"sandbox": False, "parallel": 1}
-    base = script(world, gate(world))
+    base = script(world, f"echo up; {gate(world)}")
     (later,) = change(world, "later")
     async with world.server() as server:
         await server.push(base)
-        await server.until_state(1, "running")
-        server.process.send_signal(signal.SIGTERM)
-        await until_logged(server, "stopping")
-        assert (await server.push(later, before=base))["accepted"] is True
-        open_gate(world)
-        async with asyncio.timeout(8):
-            assert await server.process.wait() == 0
+        await server.until_said(1, b"up")
+        with going_on() as clock:
+            begun = clock()
+            server.process.send_signal(signal.SIGTERM)
+            await until_logged(server, "stopping")
+            assert (await server.push(later, before=base))["accepted"] is True
+            open_gate(world)
+            assert await server.ended() == 0
+            # Less than the grace period: nobody is waited for.
+            assert clock() - begun < 8
     rows = history(world, "SELECT state, attempt FROM builds ORDER BY number")
     assert rows == [("succeeded", 1), ("queued", 0)]
     async with world.server() as server:
@@ -183,16 +186,18 @@ async def test_a_second_term_does_not_wait_and_costs_the_build_nothing(
 ) -> None:
     world = command_world
     world.build = {"sandbox": False}
-    base = script(world, f"trap '' TERM; {gate(world)}")
+    base = script(world, f"trap '' TERM; echo up; {gate(world)}")
     async with world.server() as server:
         await server.push(base)
-        await server.until_state(1, "running")
-        server.process.send_signal(signal.SIGTERM)
-        await until_logged(server, "stopping")
-        server.process.send_signal(signal.SIGTERM)
-        # Less than the grace period: the command's own end may take its share.
-        async with asyncio.timeout(15):
-            assert await server.process.wait() == 0
+        await server.until_said(1, b"up")
+        with going_on() as clock:
+            begun = clock()
+            server.process.send_signal(signal.SIGTERM)
+            await until_logged(server, "stopping")
+            server.process.send_signal(signal.SIGTERM)
+            assert await server.ended() == 0
+            # Less than the grace period: the command's own end may take its share.
+            assert clock() - begun < 15
     assert await marked_processes(world.state_dir) == []
     rows = history(world, "SELECT state, attempt, counted, deaths FROM builds")
     assert rows == [("queued", 1, 0, 0)]
@@ -208,17 +213,18 @@ async def test_five_deaths_during_a_build_end_it_and_four_do_not(
 ) -> None:
     world = command_world
     world.build = {"sandbox": False}
-    sha = script(world, gate(world))
+    sha = script(world, f"echo up; {gate(world)}")
     for death in range(1, 6):
         async with world.server() as server:
             if death == 1:
                 await server.push(sha)
-            build = await server.until_state(1, "running")
-            assert build["attempt"] == death
+            # Not while it fetches: git would be counted.
+            await server.until_said(1, b"up")
+            assert (await server.build(1))["attempt"] == death
             assert len(await marked_processes(world.state_dir)) < 6
             await server.kill()
     async with world.server() as server:
-        build = await server.finished(1, timeout=5)
+        build = await server.finished(1)
         assert build["state"] == "error"
         assert "5 times" in build["summary"]
         await world.github.wait_for(sha, "error")

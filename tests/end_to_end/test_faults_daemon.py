@@ -53,7 +53,8 @@ def world(tmp_path: Path, github: FakeGitHub, daemon: MortalDaemon) -> World:
     origin = Origin(tmp_path / "origin.git")
     world = World(tmp_path, origin, github, store.env, store.program)
     world.program = impatient.PROGRAM
-    world.build = {"silent_timeout": "1s"}
+    # Waiting packages say something five times a second.
+    world.build = {"silent_timeout": "5s"}
     return world
 
 
@@ -61,16 +62,6 @@ def waiting_package(world: World, name: str) -> dict[str, str]:
     """A flake that builds once the gate is open, and is not silent meanwhile."""
     lines = gate(world).replace("sleep 0.05", "echo waiting; sleep 0.2")
     return one_package(f"echo begun; {lines}; echo ok > $out", name=name)
-
-
-async def logged(server: Server, number: int, words: bytes) -> None:
-    async def said() -> bool:
-        build = await server.build(number)
-        if build["state"] != "running":
-            return False
-        return words in await server.text(f"/builds/{number}/log")
-
-    await wait_until(said, 30, what=f"{words!r} in the log of build {number}")
 
 
 async def back(server: Server, number: int, words: str) -> dict[str, Any]:
@@ -83,7 +74,7 @@ async def back(server: Server, number: int, words: str) -> dict[str, Any]:
         )
         return any(words in reason for (reason,) in rows)
 
-    await wait_until(there, 30, what=f"an attempt of build {number} with {words!r}")
+    await wait_until(there, what=f"an attempt of build {number} with {words!r}")
     return await server.build(number)
 
 
@@ -95,12 +86,12 @@ async def test_a_daemon_that_comes_and_goes(world: World, daemon: MortalDaemon) 
         await back(server, 1, "cannot reach the Nix daemon")
         assert history(world, "SELECT counted FROM builds") == [(0,)]
         await asyncio.to_thread(daemon.start)
-        await logged(server, 1, b"begun")
+        await server.until_said(1, b"begun")
         await asyncio.to_thread(daemon.kill)
         await back(server, 1, "closed the connection while building")
         assert history(world, "SELECT counted FROM builds") == [(1,)]
         await asyncio.to_thread(daemon.start)
-        await logged(server, 1, b"begun")
+        await server.until_said(1, b"begun")
         daemon.signal(signal.SIGSTOP)
         # The silence is noticed, and then nobody greets.
         await back(server, 1, "says nothing any more")
@@ -123,18 +114,21 @@ async def test_builders_that_outlive_their_daemon_spoil_nothing(
     await asyncio.to_thread(daemon.start)
     async with world.server() as server:
         await server.push(sha)
-        await logged(server, 1, b"begun")
+        await server.until_said(1, b"begun")
         await asyncio.to_thread(daemon.kill, builders=False)
         await back(server, 1, "closed the connection while building")
         await asyncio.to_thread(daemon.start)
-        await logged(server, 1, b"begun")
+        await server.until_said(1, b"begun")
         open_gate(world)
         build = await server.finished(1)
         assert build["state"] == "succeeded", build
 
 
 async def evaluators(server: Server) -> list[int]:
-    """The processes that evaluate for this server."""
+    """The processes that evaluate for this server, parents first.
+
+    Nix has children that look like itself until they are git.
+    """
 
     def look() -> list[int]:
         return [pid for pid in descendants(server.process.pid) if evaluates(pid)]
@@ -171,16 +165,15 @@ async def test_an_evaluation_that_is_killed_or_loses_its_daemon(
     await asyncio.to_thread(daemon.start)
     async with world.server() as server:
         await server.push(sha)
-        (pid,) = await wait_until(lambda: evaluators(server), 20, what="an evaluation")
+        pid, *_ = await wait_until(lambda: evaluators(server), what="an evaluation")
         os.kill(pid, signal.SIGKILL)
         await back(server, 1, "evaluation was killed")
-        await wait_until(lambda: evaluators(server), 20, what="another evaluation")
+        await wait_until(lambda: evaluators(server), what="another evaluation")
         await asyncio.to_thread(daemon.kill)
         await wait_until(
             lambda: history(
                 world, "SELECT 1 FROM attempts WHERE number = 2 AND finished_at > 0"
             ),
-            30,
             what="the end of the second attempt",
         )
         await asyncio.to_thread(daemon.start)
