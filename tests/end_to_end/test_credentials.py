@@ -23,7 +23,7 @@ from tests.end_to_end import impatient
 from tests.end_to_end.server import Server, World
 from tests.fakes.git_http import git_server
 from tests.fakes.push import SECRET, encode, headers, make_ping
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import PATIENCE, wait_until
 
 NEW = b"fedcba9876543210fedcba9876543210"
 NEW_TOKEN = "github_pat_11AAAAAAA0_rotated"
@@ -65,7 +65,7 @@ class Configured:
             found = await self.check(name)
             return found["detail"] if found and found["ok"] is good else None
 
-        detail: str | None = await wait_until(reached, 20, what=f"{name}: {good}")
+        detail: str | None = await wait_until(reached, what=f"{name}: {good}")
         assert detail is not None
         return detail
 
@@ -76,12 +76,16 @@ class Stream:
     def __init__(self, server: Server) -> None:
         self.sign: Callable[[], bytes] = lambda: SECRET
         self.answers: Counter[tuple[bytes, int]] = Counter()
+        self._waiting: Counter[bytes] = Counter()
         self._server = server
 
     async def run(self) -> None:
         while True:
             secret = self.sign()
-            self.answers[secret, await self.one(secret)] += 1
+            self._waiting[secret] += 1
+            status = await self.one(secret)
+            self._waiting[secret] -= 1
+            self.answers[secret, status] += 1
 
     async def one(self, secret: bytes) -> int:
         """Deliver a ping signed with `secret`; return the status."""
@@ -96,7 +100,11 @@ class Stream:
     async def more(self, secret: bytes, count: int = 20) -> None:
         """Wait until `count` more of this signer were answered."""
         wanted = self._of(secret) + count
-        await wait_until(lambda: self._of(secret) >= wanted, 20, what="deliveries")
+        await wait_until(lambda: self._of(secret) >= wanted, what="deliveries")
+
+    async def no_more(self, secret: bytes) -> None:
+        """Wait until none of this signer, who has left, is on its way."""
+        await wait_until(lambda: not self._waiting[secret], what="the last deliveries")
 
     def _of(self, secret: bytes) -> int:
         return sum(n for (signer, _), n in self.answers.items() if signer == secret)
@@ -140,6 +148,7 @@ async def test_the_webhook_secret_is_rotated_under_a_stream_of_deliveries(
         await stream.more(SECRET)
         await stream.more(NEW)
         stream.sign = lambda: NEW
+        await stream.no_more(SECRET)
         await stream.more(NEW)
 
         changing.rewrite(
@@ -149,6 +158,7 @@ async def test_the_webhook_secret_is_rotated_under_a_stream_of_deliveries(
         accepted += await until_status(stream, SECRET, 401)
         await stream.more(NEW)
         stream.sign = lambda: b""
+        await stream.no_more(NEW)
         await stream.more(b"", 10)
         detail = await changing.until("credentials", True)
         assert detail == "webhook secret, GitHub token"
@@ -175,7 +185,7 @@ async def until_status(stream: Stream, secret: bytes, wanted: int) -> int:
         accepted += status == 202
         return status == wanted
 
-    await wait_until(answered, 20, what=f"an answer of {wanted}")
+    await wait_until(answered, what=f"an answer of {wanted}")
     return accepted
 
 
@@ -202,7 +212,7 @@ async def test_statuses_stopped_by_401_resume_with_the_new_token_at_once(
         assert len(github.requests) == asked
         changing.write("token", NEW_TOKEN.encode())
         changing.hang_up()
-        await github.wait_for(commit, "success", 20)
+        await github.wait_for(commit, "success")
         await changing.until("credentials", True)
         await changing.until("statuses", True)
     said = [line["message"] for line in server.lines]
@@ -253,7 +263,7 @@ async def test_the_key_of_the_app_is_exchanged_too(command_world: World) -> None
         assert github.taken == []
         changing.write("app-key", second[0])
         changing.hang_up()
-        await github.wait_for(commit, "success", 20)
+        await github.wait_for(commit, "success")
 
 
 async def test_the_private_side_s_token_is_exchanged_and_never_dropped_by_mistake(
@@ -276,7 +286,7 @@ async def test_the_private_side_s_token_is_exchanged_and_never_dropped_by_mistak
         newer = f"newer-{API_TOKEN}"
         changing.write("api-token", newer.encode())
         changing.hang_up()
-        await wait_until(lambda: allowed(newer), 20, what="the new token")
+        await wait_until(lambda: allowed(newer), what="the new token")
         assert not await allowed(API_TOKEN)
         (changing.folder / "api-token").unlink()
         changing.hang_up()
@@ -306,7 +316,7 @@ async def test_who_closes_the_terminal_ends_the_server_that_ran_in_it(
         process.send_signal(signal.SIGHUP)
         await asyncio.to_thread(_read_until, ours, b"none changed")
         os.close(ours)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             # 120 is Python's word for a last flush to a terminal that is gone.
             assert await process.wait() in (0, 120)
     finally:
@@ -315,10 +325,10 @@ async def test_who_closes_the_terminal_ends_the_server_that_ran_in_it(
 
 
 def _read_until(terminal: int, words: bytes) -> None:
-    """Read what the server says on its terminal up to `words`, 30 s at most."""
+    """Read what the server says on its terminal up to `words`; a silence is no answer."""
     said = b""
     while words not in said:
-        readable, _, _ = select.select([terminal], [], [], 30)
+        readable, _, _ = select.select([terminal], [], [], PATIENCE)
         assert readable, said
         said += os.read(terminal, 4096)
 
@@ -339,7 +349,7 @@ async def test_an_invalid_configuration_is_told_and_the_server_goes_on(
         async def mended() -> bool:
             return await changing.check("configuration") is None
 
-        await wait_until(mended, 20, what="the end of the alarm")
+        await wait_until(mended, what="the end of the alarm")
         assert await server.stop() == 0
     said = [line["message"] for line in server.lines]
     assert any(m.startswith("nothing was reloaded: biuld: unknown") for m in said)
