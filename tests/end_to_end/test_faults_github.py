@@ -14,13 +14,34 @@ from tests.end_to_end.test_faults_network import remote
 from tests.fakes import misbehave
 from tests.fakes.proxy import fault_proxy
 from tests.fakes.push import GITHUB_ID, encode, make_commit, make_push
+from tests.fakes.waiting import wait_until
 
 BUILDS = 10
 
 
-async def statuses(server: Server) -> dict[str, Any]:
-    checks = (await server.get("/health"))["checks"]
-    return next(check for check in checks if check["name"] == "statuses")
+async def statuses(server: Server, *, ok: bool) -> dict[str, Any]:
+    """What health says of them, as soon as they are well, or not.
+
+    The row is written a moment before the server looks at it again.
+    """
+
+    async def there() -> dict[str, Any] | None:
+        checks = (await server.get("/health"))["checks"]
+        found: dict[str, Any] = next(c for c in checks if c["name"] == "statuses")
+        return found if found["ok"] is ok else None
+
+    said: dict[str, Any] | None = await wait_until(there, what=f"statuses: {ok}")
+    assert said is not None
+    return said
+
+
+async def measured(server: Server, line: str) -> None:
+    """Wait until Prometheus would be told this line."""
+
+    async def told() -> bool:
+        return line in (await server.text("/metrics")).decode().splitlines()
+
+    await wait_until(told, what=line)
 
 
 @pytest.mark.faults
@@ -38,13 +59,13 @@ async def test_github_is_away_for_ten_builds_and_then_shows_what_became_of_them(
                 await server.push(sha, before=shas[number - 1] if number else "")
             await all_ended(server)
             assert not world.github.taken
-            assert (await statuses(server))["ok"] is False
+            await statuses(server, ok=False)
             # One is built again meanwhile: only its last word counts.
             assert (await server.post("/builds/1/retry"))[0] == 202
             await all_ended(server)
             await network.open()
             await told_all(server)
-            assert (await statuses(server))["ok"] is True
+            await statuses(server, ok=True)
         world.github.url = real
     for number, sha in enumerate(shas):
         told = [s.state for s in world.github.statuses(sha, "build-server")]
@@ -68,25 +89,21 @@ async def test_what_github_refuses_for_good_is_seen_in_health_and_metrics(
         await server.push(sha)
         assert (await server.finished(1))["state"] == "succeeded"
         await told_all(server)
-        found = await statuses(server)
-        assert found["ok"] is False
+        found = await statuses(server, ok=False)
         assert "refused for good" in found["detail"]
         assert message in found["detail"]
-        page = (await server.text("/metrics")).decode()
         dead = history(world, "SELECT count(*) FROM outbox WHERE dead = 1")[0][0]
         assert 1 <= dead <= 2
-        assert f"build_server_outbox_dead {dead}.0" in page
+        await measured(server, f"build_server_outbox_dead {dead}.0")
         await server.stop()
     # A restart does not forget it; a retry that GitHub takes makes it good.
     async with world.server() as server:
-        assert (await statuses(server))["ok"] is False
+        await statuses(server, ok=False)
         assert (await server.post("/builds/1/retry"))[0] == 202
         await world.github.wait_for(sha, "success")
         await told_all(server)
-        assert (await statuses(server))["ok"] is True
-        assert (
-            "build_server_outbox_dead 0.0" in (await server.text("/metrics")).decode()
-        )
+        await statuses(server, ok=True)
+        await measured(server, "build_server_outbox_dead 0.0")
 
 
 @pytest.mark.faults

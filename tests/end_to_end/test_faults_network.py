@@ -4,9 +4,7 @@ and nobody else waits.
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -71,7 +69,7 @@ async def waits(server: Server, number: int) -> str:
         back = build["state"] == "queued" and build["summary"]
         return build["summary"] if back else ""
 
-    return await wait_until(there, 30, what=f"build {number} back in the queue")
+    return await wait_until(there, what=f"build {number} back in the queue")
 
 
 async def test_a_remote_that_stalls_keeps_nobody_waiting(command_world: World) -> None:
@@ -82,22 +80,21 @@ async def test_a_remote_that_stalls_keeps_nobody_waiting(command_world: World) -
     commits = change(world, *"abcd")
     other = second_repository(world)
     healthy = other.commit({"ci": "#!/bin/sh\n"}, executable=["ci"])
-    # Long enough for a slow machine to build the other one meanwhile.
-    stall = 4
-    async with remote(world) as far, world.server(IMPATIENT_STALL=str(stall)) as server:
+    # The fetch hangs until we end it.
+    async with remote(world) as far, world.server(IMPATIENT_STALL="600") as server:
         far.network.fault = Stall(after=300)
         await deliver(server, [base, *commits])
         await wait_until(lambda: far.network.hanging, what="a fetch that hangs")
-        begun = time.monotonic()
         answer = await deliver(
             server, [healthy], repo=OTHER, github_id=GITHUB_ID + 1, created=True
         )
         (number,) = answer["builds"]
-        build = await server.finished(number, timeout=10)
+        build = await server.finished(number)
         assert build["state"] == "succeeded"
-        # Lent after half a second, long before the stall is over.
-        assert time.monotonic() - begun < stall
+        # Its slot was lent meanwhile.
         assert far.network.hanging == 1
+        assert far.network.connections == 1
+        await far.network.hang_up()
         # One asks for all.
         reason = await waits(server, 5)
         assert "could not be reached" in reason
@@ -191,11 +188,10 @@ async def test_a_login_page_makes_no_branch_and_no_commit_vanish(
 async def test_a_stop_does_not_wait_for_a_remote(command_world: World) -> None:
     world = command_world
     sha = script(world)
-    async with remote(world) as far, world.server() as server:
+    async with remote(world) as far, world.server(IMPATIENT_STALL="600") as server:
         far.network.fault = Stall(after=300)
         await server.push(sha)
         await wait_until(lambda: far.network.hanging, what="a fetch that hangs")
-        async with asyncio.timeout(15):
-            assert await server.stop() == 0
+        assert await server.stop() == 0
     rows = history(world, "SELECT state, counted, deaths FROM builds")
     assert rows == [("queued", 0, 0)]

@@ -3,8 +3,8 @@
     async with fault_proxy(server.port) as proxy:
         proxy.fault = Stall(after=1000)
 
-What happens is decided for each connection when it is made; `cure()` also ends those
-that hang. Counted are the bytes that the server sends, the way to it is always open.
+What happens is decided for each connection when it is made; `cure()` and `hang_up()` end
+those that there are. Counted are the bytes that the server sends, the way to it is always open.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class Proxy:
     fault: Fault | None = None
     connections: int = 0
     hanging: int = 0
+    closed: bool = True
     _server: asyncio.Server | None = None
     _kept: socket.socket = field(default_factory=keep_port)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -87,16 +88,18 @@ class Proxy:
 
     async def open(self) -> None:
         """Take connections; after `close`, again at the same port."""
+        self.closed = False
         self._server = await asyncio.start_server(
             self._accept, "127.0.0.1", self.port, reuse_address=True
         )
 
     async def close(self) -> None:
         """Refuse connections from now on, and end those that there are."""
+        self.closed = True
         if self._server is not None:
             self._server.close()
             self._server = None
-        await self._end_all()
+        await self.hang_up()
 
     async def give_up(self) -> None:
         """Close for good: the port may be anybody's."""
@@ -106,9 +109,10 @@ class Proxy:
     async def cure(self) -> None:
         """A good network from now on."""
         self.fault = None
-        await self._end_all()
+        await self.hang_up()
 
-    async def _end_all(self) -> None:
+    async def hang_up(self) -> None:
+        """End the connections that there are; the next ones fare no better."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -119,6 +123,9 @@ class Proxy:
     ) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if self.closed:
+            # It was taken in the moment before.
+            return _reset(writer)
         self._tasks.add(task)
         self.connections += 1
         try:
