@@ -27,8 +27,9 @@ pytestmark = pytest.mark.faults
 MIB = 1024**2
 LIMITS = '[disk]\nstate_low = "1MiB"\nstore_low = "1MiB"\nballast = "1MiB"\n'
 BIG = "dd if=/dev/zero of=$out bs=1M count=12 2>&1"
-# A tool that tidies up after itself: when Nix looks, there is room again.
-TIDY = f"{BIG} || {{ sleep 1.5; rm -f $out; echo linker failed; exit 3; }}"
+# A tool that tidies up after itself: when Nix looks, there is room again. The server,
+# which looks every second, has seen it by then.
+TIDY = f"{BIG} || {{ sleep 10; rm -f $out; echo linker failed; exit 3; }}"
 
 
 def leave(disk: SmallDisk, room: int) -> None:

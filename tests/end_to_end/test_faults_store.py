@@ -193,7 +193,7 @@ async def test_a_cache_that_nix_cannot_use_is_done_without(
     async with lender(tmp_path / "cache") as (lent, url):
         with (fresh_nix.root / "etc/nix.conf").open("a") as conf:
             conf.write(f"substituters = {url}\ntrusted-public-keys = {public}\n")
-            conf.write("download-attempts = 1\nstalled-download-timeout = 1\n")
+            conf.write("download-attempts = 1\nstalled-download-timeout = 5\n")
             conf.write("narinfo-cache-positive-ttl = 0\n")
         async with world.server() as server:
             before = ""

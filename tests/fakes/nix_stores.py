@@ -6,6 +6,7 @@ daemon, no namespaces and no privileges are needed. Checked with Nix 2.8 and 2.3
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -185,6 +186,19 @@ def _world_writable(path: Path) -> bool:
 
 
 def _remove(root: Path) -> None:
-    for directory, _, _ in os.walk(root):
-        Path(directory).chmod(0o700)  # store paths are read-only
-    shutil.rmtree(root)
+    """A builder that outlives its daemon may still write a file or two."""
+    wait_until_sync(lambda: _removed(root), what=f"the end of {root}")
+
+
+def _removed(root: Path) -> bool:
+    try:
+        for directory, _, _ in os.walk(root):
+            Path(directory).chmod(0o700)  # store paths are read-only
+        shutil.rmtree(root)
+    except FileNotFoundError:
+        return not root.exists()
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        return False
+    return True
