@@ -131,8 +131,7 @@ class Notifier:
 
     async def step(self) -> float:
         """Note what is new and send one message; return for how long nothing is due."""
-        addresses = self._addresses()
-        if addresses is None:
+        if self._addresses() is None:
             return IDLE
         for repo, branch in await self._database.read(notices.changed, self._watched):
             await self._database.write(self._note_branch, repo, branch)
@@ -140,7 +139,9 @@ class Notifier:
         if self._hurried:
             self._hurried, self._quiet_until = False, 0.0
             await self._database.write(notices.hurry_notices, self._clock())
-        wait = await self._try(addresses)
+        # Read only now: of those that change later `_hurried` tells.
+        addresses = self._addresses()
+        wait = IDLE if addresses is None else await self._try(addresses)
         self._waiting = await self._database.read(notices.waiting)
         if self._examine is None:
             return wait

@@ -381,6 +381,24 @@ async def test_nobody_is_told_before_there_are_addresses(town: Town) -> None:
     assert town.words == ["broken"]
 
 
+async def test_addresses_that_change_during_a_look_are_the_ones_that_are_tried(
+    town: Town,
+) -> None:
+    """Else the old ones fail once more, and the new ones wait as if they had."""
+    (number,) = await town.push()
+    await town.end(number, FAILED)
+    town.addresses = ""
+
+    async def examine() -> Sequence[Check]:
+        town.addresses = "one two"
+        town.notifier.addresses_changed()
+        return []
+
+    town.notifier.examines(examine)
+    await town.notifier.step()
+    assert (town.tries, town.words) == (1, ["broken"])
+
+
 DISK = Check("disk", False, "3 MiB are left", "make room")
 
 
