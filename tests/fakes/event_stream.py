@@ -41,7 +41,7 @@ class EventStream:
         self._name = ""
         self._data: list[str] = []
 
-    async def next(self, timeout: float = 10) -> Told:  # noqa: ASYNC109
+    async def next(self, timeout: float = 60) -> Told:  # noqa: ASYNC109
         """The next event; EOFError when the server has closed."""
         async with asyncio.timeout(timeout):
             while (told := self._step()) is None:
