@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 from tests.end_to_end.server import World
+from tests.end_to_end.test_contract_commits import gate, open_gate
 from tests.fakes.flakes import one_package
 from tests.serve.html_tree import parse
 
 PHASE = '@nix {"action":"setPhase","phase":"%s"}'
 SCRIPT = f"""
+GATE
 echo '{PHASE % "unpackPhase"}'
 echo unpacking
 echo 'Running phase: buildPhase'
@@ -30,13 +33,15 @@ OWN = [
 async def test_lines_of_a_build_come_once_and_in_phases(world: World) -> None:
     world.repository = {"targets": ["packages.*"]}
     async with world.server() as server:
-        sha = world.origin.commit(one_package(SCRIPT, name="web"))
+        script = SCRIPT.replace("GATE", gate(world))
+        sha = world.origin.commit(one_package(script, name="web"))
         number = (await server.push(sha))["builds"][0]
         await server.until_state(number, "running")
         path = f"/builds/{number}/log"
         stream = f"{server.private}/builds/{number}/events?log=1&attempt=1&offset=0"
         told: dict[int, str] = {}
         async with server.session.get(stream) as response:
+            await asyncio.to_thread(open_gate, world)
             async for line in response.content:
                 name, _, data = line.decode().partition(": ")
                 if data.strip() == "end":

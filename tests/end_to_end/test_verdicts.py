@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.end_to_end.server import World
+from tests.end_to_end.test_contract_commits import gate, open_gate
 from tests.end_to_end.test_push import flake
+from tests.fakes.waiting import wait_until
 
 FORGED = (
     (
@@ -118,11 +122,21 @@ async def test_a_builder_cannot_forge_a_verdict(world: World) -> None:
 async def test_a_commit_that_vanished_is_skipped_and_its_pending_closed(
     world: World,
 ) -> None:
-    world.origin.commit(flake())
+    world.build = {"parallel": 1}
+    first = world.origin.commit(flake(f"{gate(world)}; echo ok > $out"))
     gone = "1234567890" * 4
     async with world.server() as server:
-        await server.push(gone)
-        build = await server.finished(1)
+        await server.push(first)
+
+        async def busy() -> bool:
+            return b"check> looking\n" in await server.text("/builds/1/log")
+
+        await wait_until(busy, 60, what="a build that keeps others waiting")
+        await server.push(gone, before=first)
+        # One that ends before its pending is on its way has nothing to close.
+        await world.github.wait_for(gone, "pending")
+        await asyncio.to_thread(open_gate, world)
+        build = await server.finished(2)
         assert build["state"] == "skipped", build
         posted = await world.github.wait_for(gone, "error")
         assert "no longer" in posted.description
@@ -142,6 +156,7 @@ async def test_an_unreachable_remote_costs_no_attempt_and_is_no_verdict(
             waiting = await server.until_state(1, "queued")
         assert waiting["summary"]
         hidden.rename(world.origin.path)
-        build = await server.finished(1)
+        # After five seconds, or after half a minute when that was too soon.
+        build = await server.finished(1, 120)
         assert build["state"] == "succeeded"
         assert build["attempt"] >= 2
