@@ -8,17 +8,16 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
-from functools import partial
 from itertools import groupby
 
 import aiohttp
-import pytest
 
 from ci.history import paths
+from ci.serve.news import PATIENCE
 from tests.client.conftest import bytecode, programs
 from tests.client.programs import Programs, end_of, next_hint
+from tests.end_to_end import unhurried
 from tests.end_to_end.server import Server, World
-from tests.end_to_end.test_followers import let_go
 from tests.end_to_end.wire import asked_meanwhile, resident, silent_peer
 from tests.fakes.event_stream import EventStream, Told, listening
 from tests.fakes.ports import keep_port, port_of
@@ -31,6 +30,7 @@ MIB = 1024 * 1024
 # More than the kernel and the server together keep for a reader who takes nothing.
 LOG = 3_000_000
 GATED = f"""#!/bin/sh
+echo begun
 until [ -e go ]; do sleep 0.05; done
 yes 'a line that everybody knows' | head -c {LOG}
 """
@@ -48,6 +48,33 @@ async def begin(server: Server, script: str = GATED, **more: str) -> int:
     sha = await asyncio.to_thread(server.world.origin.commit, files, executable=["ci"])
     number: int = (await server.push(sha))["builds"][-1]
     return number
+
+
+async def begun(server: Server, number: int, attempt: int = 1) -> None:
+    """Wait until the command of this attempt runs, and waits itself."""
+
+    async def runs() -> bool:
+        build = await server.build(number)
+        if build["state"] != "running" or build["attempt"] != attempt:
+            return False
+        return b"begun" in await server.text(f"/builds/{number}/log?attempt={attempt}")
+
+    await wait_until(runs, 60, what=f"attempt {attempt} of build {number}")
+
+
+async def let_go(server: Server, number: int, attempt: int = 1) -> None:
+    """Let the command go on. Earlier its checkout may not be whole, or another's."""
+    await begun(server, number, attempt)
+    checkout = paths.checkout_path(server.world.state_dir, number)
+    await asyncio.to_thread((checkout / "go").touch)
+
+
+async def goes_on(server: Server, number: int) -> float:
+    """Let the command go on to its good end; return how many seconds that takes."""
+    await let_go(server, number)
+    begun = time.monotonic()
+    assert (await server.finished(number))["state"] == "succeeded"
+    return time.monotonic() - begun
 
 
 def states(told: Sequence[Told], number: int) -> list[str]:
@@ -82,7 +109,7 @@ async def test_a_build_is_seen_from_the_queue_to_its_end_on_one_stream(
         told = await stream.until("build", state="running")
         url = f"{server.private}/builds/{number}/events?log=1"
         async with listening(server.session, url) as page:
-            await let_go(world, number)
+            await let_go(server, number)
             seen = await page.until("end")
         told += await stream.until("build", state="succeeded", kind="progress")
         assert states(told, number) == ["queued", "running", "succeeded"]
@@ -125,7 +152,6 @@ async def test_who_was_there_before_a_kill_misses_nothing(command_world: World) 
             assert (await stream.next()).name == "reset"
 
 
-@pytest.mark.timeout(120)
 async def test_two_hundred_pages_of_which_one_takes_nothing(
     command_world: World,
 ) -> None:
@@ -133,8 +159,7 @@ async def test_two_hundred_pages_of_which_one_takes_nothing(
     world.build = {"sandbox": False}
     async with world.server() as server, many() as session, AsyncExitStack() as stack:
         alone = await begin(server)
-        await let_go(world, alone)
-        first = await server.finished(alone)
+        first = await goes_on(server, alone)
         pid = server.process.pid
         memory = resident(pid)
 
@@ -151,11 +176,10 @@ async def test_two_hundred_pages_of_which_one_takes_nothing(
         )
         reading = [asyncio.create_task(_to_end(page, number)) for page in pages]
         async with asked_meanwhile(server.private + "/health") as waits:
-            await let_go(world, number)
-            second = await server.finished(number)
+            second = await goes_on(server, number)
             seen = await asyncio.gather(*reading)
-        assert (first["state"], second["state"]) == ("succeeded", "succeeded")
-        assert second["seconds"] < 2 * first["seconds"] + 5
+        # Who waited for the sleeper would do so until he is cut off.
+        assert second < 2 * first + 0.8 * PATIENCE
         assert sorted(waits)[len(waits) // 2] < 0.5
         for told in seen:
             assert states(told, number)[-1] == "succeeded"
@@ -165,14 +189,14 @@ async def test_two_hundred_pages_of_which_one_takes_nothing(
         def noticed() -> bool:
             return any("cut off" in line for line in server.raw)
 
-        await wait_until(noticed, 30, what="the end of the sleeper")
+        await wait_until(noticed, 90, what="the end of the sleeper")
         asleep.close()
         await stack.aclose()
 
         async def nobody() -> bool:
             return b"build_server_event_streams 0.0" in await server.text("/metrics")
 
-        await wait_until(nobody, 30, what="the end of all streams")
+        await wait_until(nobody, 60, what="the end of all streams")
 
 
 async def _to_end(page: EventStream, number: int) -> list[Told]:
@@ -180,6 +204,8 @@ async def _to_end(page: EventStream, number: int) -> list[Told]:
 
 
 async def test_stopping_says_good_bye_to_open_pages(command_world: World) -> None:
+    """And waits for none of them: it would do so for two minutes here."""
+    command_world.program = unhurried.PROGRAM
     async with (
         command_world.server() as server,
         many() as session,
@@ -191,9 +217,7 @@ async def test_stopping_says_good_bye_to_open_pages(command_world: World) -> Non
             )
             for _ in range(50)
         ]
-        begun = time.monotonic()
         assert await server.stop(signal.SIGTERM) == 0
-        assert time.monotonic() - begun < 4
         for page in pages:
             assert [it.name for it in await page.to_the_end()] == ["bye"]
 
@@ -213,27 +237,18 @@ async def _wait_through_a_kill(world: World, programs: Programs) -> None:
     async def heard() -> bool:
         return b"build_server_event_streams 1.0" in await server.text("/metrics")
 
-    async def begun(attempt: int) -> bool:
-        build = await server.build(number)
-        if build["state"] != "running" or build["attempt"] != attempt:
-            return False
-        return b"begun" in await server.text(f"/builds/{number}/log?attempt={attempt}")
-
     async with world.server() as server:
-        number = await begin(server, GATED.replace("until", "echo begun; until"))
-        await wait_until(partial(begun, 1), 30, what="the first attempt")
+        number = await begin(server)
+        await begun(server, number)
         process = await programs.start("bs", "-w", "--server", server.private)
         assert "running" in await next_hint(process)
-        await wait_until(heard, 30, what="a client that listens")
+        await wait_until(heard, 60, what="a client that listens")
         await server.kill()
         assert "trying again for 60 s" in await next_hint(process)
     async with world.server() as server:
         assert "is back after" in await next_hint(process)
-        await wait_until(heard, 30, what="a client that listens again")
-        await wait_until(partial(begun, 2), 30, what="the second attempt")
-        # The checkout of the first attempt may be there as well, on its way out.
-        go = paths.checkout_path(world.state_dir, number) / "go"
-        await asyncio.to_thread(go.touch)
+        await wait_until(heard, 60, what="a client that listens again")
+        await let_go(server, number, attempt=2)
         ran = await end_of(process)
         told = await server.build(number)
     assert (ran.code, told["state"], told["attempt"]) == (0, "succeeded", 2)
