@@ -48,7 +48,7 @@ async def arrived(box: Mailbox, *titles: str) -> None:
     def there() -> bool:
         return len(box.titles) >= len(titles)
 
-    await wait_until(there, 30, what=f"{len(titles)} messages")
+    await wait_until(there, 120, what=f"{len(titles)} messages")
     assert box.titles == list(titles)
 
 
@@ -92,13 +92,13 @@ async def test_what_could_not_be_sent_arrives_after_a_restart_and_once(
     mailbox.status = 500
     async with command_world.server() as server:
         bad = await build(server, BAD)
-        await wait_until(lambda: mailbox.refused, 30, what="the first try")
+        await wait_until(lambda: mailbox.refused, 120, what="the first try")
 
         async def failing() -> bool:
             check = await check_of(server)
             return check is not None and not check["ok"]
 
-        await wait_until(failing, 30, what="the health check")
+        await wait_until(failing, 120, what="the health check")
         await server.kill()
     assert mailbox.titles == []
     mailbox.status = 200
@@ -116,7 +116,9 @@ async def test_trouble_of_the_service_is_told_once_and_so_is_its_end(
     async with command_world.server():
         await arrived(mailbox, TROUBLE)
         # Killed before it was noted that the message went, the server would send it again.
-        await wait_until(lambda: _noted(command_world), what="the note that it went")
+        await wait_until(
+            lambda: _noted(command_world), 60, what="the note that it went"
+        )
     assert "What helps: " in mailbox.messages[0]["message"]
     command_world.extra = notify
     async with command_world.server():
@@ -185,7 +187,7 @@ async def test_without_apprise_everybody_says_how_to_install_it(
             check = await check_of(server)
             return check is not None and "pip install" in check["fix"]
 
-        await wait_until(known, 30, what="the finding of /health")
+        await wait_until(known, 120, what="the finding of /health")
         path = command_world.write_configuration()
         said = {}
         for words in (["check-config"], ["notify", "--test"]):

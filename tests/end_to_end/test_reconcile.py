@@ -52,7 +52,7 @@ async def looked(server: Server) -> None:
         check = await checked(server, "reconcile")
         return check["ok"] and "as the remote shows" in check["detail"]
 
-    await wait_until(good, 30, what="a look at every repository")
+    await wait_until(good, 60, what="a look at every repository")
 
 
 async def checked(server: Server, name: str) -> dict[str, Any]:
@@ -210,10 +210,10 @@ async def test_polling_alone_finds_pushes_and_asks_git_only_when_something_moved
             ]
             return told.count(f'W/"{first}"') >= 5
 
-        await wait_until(unchanged, what="five questions that cost nothing")
+        await wait_until(unchanged, 60, what="five questions that cost nothing")
         asked = len(calls.read_text().splitlines())
         seen = len(world.github.requests)
-        await wait_until(lambda: len(world.github.requests) > seen + 3)
+        await wait_until(lambda: len(world.github.requests) > seen + 3, 60)
         assert len(calls.read_text().splitlines()) == asked
         second = await asyncio.to_thread(commit, world, "second")
         assert second in [b["sha"] for b in (await settled(server, 2)).values()]
@@ -251,7 +251,7 @@ async def _missed_and_asked_for(world: World) -> None:
             check = await checked(server, "missed")
             return check.get("detail") == "3 missed, 3 recovered"
 
-        await wait_until(told, 30, what="3 missed, 3 recovered")
+        await wait_until(told, 120, what="3 missed, 3 recovered")
         assert (await checked(server, "missed"))["ok"]
         found = await settled(server, 4)
         assert {build["state"] for build in found.values()} == {"succeeded"}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from contextlib import closing
 
 from ci.history.copies import copy_database
 from ci.history.paths import backup_path, database_path
 from tests.end_to_end.server import World
 from tests.end_to_end.test_bounds import hasty
+from tests.fakes.invariants import history
 from tests.fakes.waiting import wait_until
 
 
@@ -48,11 +50,13 @@ async def test_yesterdays_copy_put_back_and_what_it_lacks_found_again(
     async with world.server() as server:
         await server.finished((await server.push(shas[0]))["builds"][0])
         await world.github.wait_for(shas[0], "success")
+        # Stopped before it was noted that it went, the server would send it again.
+        await wait_until(lambda: _all_sent(world), 60, what="the note that it went")
         await server.stop()
     # The copy that the first start made is taken away: a day has passed.
     await asyncio.to_thread(shutil.rmtree, copy.parent, ignore_errors=True)
     async with world.server() as server:
-        await wait_until(copy.exists, what="the daily copy")
+        await wait_until(copy.exists, 60, what="the daily copy")
         await asyncio.to_thread(world.origin.branch, "dev", shas[2])
         answer = await server.push(shas[1:], before=shas[0])
         for number in answer["builds"]:
@@ -70,7 +74,13 @@ async def test_yesterdays_copy_put_back_and_what_it_lacks_found_again(
             known = {build["sha"]: build["state"] for build in builds}
             return [known.get(sha) for sha in shas] == ["succeeded"] * 3
 
-        await wait_until(found, 30, what="what the copy lacks, found and built")
+        await wait_until(found, 60, what="what the copy lacks, found and built")
         await server.stop()
     again = world.github.taken[before:]
     assert shas[0] not in {status.sha for status in again}, "known, and not told again"
+
+
+def _all_sent(world: World) -> bool:
+    with closing(history(world.state_dir)) as connection:
+        query = "SELECT count(*) FROM outbox WHERE sent_at IS NULL"
+        return bool(connection.execute(query).fetchone()[0] == 0)

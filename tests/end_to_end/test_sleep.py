@@ -48,12 +48,12 @@ async def frozen(server: Server) -> AsyncIterator[None]:
     group.mkdir()
     (group / "cgroup.procs").write_text(str(server.process.pid))
     try:
-        await wait_until(lambda: _freeze(state), 20, what="a frozen server")
+        await wait_until(lambda: _freeze(state), 60, what="a frozen server")
         yield
     finally:
         state.write_text("THAWED")
         (FREEZER / "cgroup.procs").write_text(str(server.process.pid))
-        await wait_until(lambda: not (group / "cgroup.procs").read_text())
+        await wait_until(lambda: not (group / "cgroup.procs").read_text(), 60)
         group.rmdir()
 
 
@@ -87,15 +87,18 @@ async def finds_what_was_pushed(world: World, asleep: Asleep) -> None:
         async def found() -> bool:
             return "pushed while it slept" in await builds(server)
 
-        await wait_until(found, 20, what="the commit that was pushed while it slept")
-        assert any("awake after" in line for line in server.raw)
+        def awake() -> bool:
+            return any("awake after" in line for line in server.raw)
+
+        await wait_until(found, 120, what="the commit that was pushed while it slept")
+        await wait_until(awake, 60, what="the line that says so")
         health = await server.get("/health")
         (webhook,) = [c for c in health["checks"] if c["name"] == "webhook"]
         assert webhook["ok"], "a host that slept has missed webhooks: no alarm"
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 async def test_after_sleep_the_server_looks_at_once(
     command_world: World, tmp_path: Path
 ) -> None:

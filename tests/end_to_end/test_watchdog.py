@@ -42,7 +42,7 @@ async def test_a_server_that_cannot_write_is_not_called_alive(
         async with world.server(
             NOTIFY_SOCKET=str(path), WATCHDOG_USEC=str(int(INTERVAL * 1e6))
         ):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await until_alive(inbox, 3)
             database = database_path(world.state_dir)
             with closing(sqlite3.connect(database, isolation_level=None)) as foreign:
@@ -54,5 +54,5 @@ async def test_a_server_that_cannot_write_is_not_called_alive(
                     async with asyncio.timeout(5 * INTERVAL):
                         await until_alive(inbox, 2)
                 foreign.execute("ROLLBACK")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await until_alive(inbox, 3)
