@@ -137,8 +137,8 @@ async def _ask(
 
 
 async def _outcome(service: Service, number: int) -> dict[str, Any] | None:
-    """The answer to the request, None after PATIENCE; its refusal as RequestError."""
-    deadline = time.monotonic() + PATIENCE
+    """The answer to the request, None when that takes too long; RequestError: refused."""
+    deadline = time.monotonic() + service.patience
     while True:
         seen = service.wake.count
         outcome = await service.database.read(requests.outcome, number)

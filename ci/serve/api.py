@@ -12,7 +12,7 @@ from ci.adapters.metrics import Metrics
 from ci.config import Secrets, Settings
 from ci.history.database import Database
 from ci.models import Check
-from ci.serve import guard, notice, openapi, outermost
+from ci.serve import actions, guard, notice, openapi, outermost
 from ci.serve.about import OPENAPI
 from ci.serve.answers import add_headers
 from ci.serve.follow import Watches
@@ -36,11 +36,13 @@ def private_application(
     version: str,
     first_run: FirstRun | None = None,
     waits: Callable[[], str] = lambda: "",
+    patience: float = actions.PATIENCE,
 ) -> web.Application:
     """The application behind `listen.private`; `checks` is asked by `/health`.
 
     `waits` says why no build may begin now, "" when one may.
     `secrets` is asked at each request, so that a new API token needs no restart.
+    `patience` is how many seconds a POST waits for the outcome of what it asks.
 
     Give its runner `handler_cancellation=True`: a reader who leaves then frees what
     was kept for him at once.
@@ -71,19 +73,24 @@ def private_application(
         version=version,
         first_run=first_run or FirstRun(),
         waits=waits,
+        patience=patience,
     )
     # Made when first asked for: few ask, and it is 1.6 MiB of memory.
     document: Callable[[], bytes] = cache(partial(openapi.document, ROUTES, version))
     application[OPENAPI] = document
+    _add_routes(application)
+    application.on_response_prepare.append(add_headers)
+    application.on_startup.append(_count_streams)
+    application.on_shutdown.append(_end_streams)
+    return application
+
+
+def _add_routes(application: web.Application) -> None:
     for route in ROUTES:
         for path in route.paths:
             application.router.add_route(route.method, path, route.handler)
             if route.method == "GET":
                 application.router.add_route("HEAD", path, route.handler)
-    application.on_response_prepare.append(add_headers)
-    application.on_startup.append(_count_streams)
-    application.on_shutdown.append(_end_streams)
-    return application
 
 
 async def _findings(application: web.Application) -> list[Check]:

@@ -63,6 +63,8 @@ class Service:
     first_run: FirstRun = field(kw_only=True)
     # Why no build may begin now, as far as the host is concerned; empty when one may.
     waits: Callable[[], str] = field(kw_only=True)
+    # Seconds that the answer to what was asked for waits for its outcome.
+    patience: float = field(kw_only=True)
 
     @property
     def api_token(self) -> str | None:

@@ -119,6 +119,9 @@ async def test_ctrl_c_detaches_and_says_how_to_come_back(
 
 async def test_a_trigger_that_is_still_looked_up(house: House) -> None:
     """The server answers without a build, and then with one, as to a second asker."""
+    await house.close()
+    house.served.patience = 1.0
+    await house.open()
     number = await house.served.add(1, BuildState.SUCCEEDED)
     plain, waiting = await asyncio.gather(
         house.run("bt", "--json"), house.start("bt", "-w", "--force")

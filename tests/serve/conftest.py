@@ -60,6 +60,8 @@ class Served:
     metrics: Metrics = field(default_factory=lambda: Metrics(VERSION))
     found: list[Check] = field(default_factory=lambda: list(HEALTHY))
     held: str = ""
+    # Longer than any `desk` needs on a slow machine.
+    patience: float = 60.0
 
     async def checks(self) -> list[Check]:
         return self.found
@@ -80,6 +82,7 @@ class Served:
             version=VERSION,
             first_run=first_run,
             waits=lambda: self.held,
+            patience=self.patience,
         )
 
     async def add(

@@ -24,9 +24,7 @@ async def desk(served: Served, reply: Reply) -> AsyncIterator[list[Request]]:
     async def work() -> None:
         while True:
             count = served.wake.count
-            new = await served.database.write(_answer_all, reply)
-            if new:
-                seen.extend(new)
+            if await served.database.write(_answer_all, reply, seen):
                 served.wake()
             await served.wake.wait(count, 60)
 
@@ -38,7 +36,10 @@ async def desk(served: Served, reply: Reply) -> AsyncIterator[list[Request]]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _answer_all(connection: sqlite3.Connection, reply: Reply) -> list[Request]:
+def _answer_all(
+    connection: sqlite3.Connection, reply: Reply, seen: list[Request]
+) -> int:
+    """How many there were; whoever sees an answer finds its request among the `seen`."""
     found = [
         request
         for kind in RequestKind
@@ -46,4 +47,5 @@ def _answer_all(connection: sqlite3.Connection, reply: Reply) -> list[Request]:
     ]
     for request in found:
         requests.answer(connection, request.id, at=1, answer=reply(request))
-    return found
+    seen += found
+    return len(found)

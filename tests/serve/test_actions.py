@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
 from ci.history import requests
 from ci.history.database import Database
@@ -118,16 +119,17 @@ async def test_refusal_of_the_department_is_passed_on(
     assert (body["error"], body["detail"]) == ("no branch nope", {"a": 1})
 
 
-async def test_answer_does_not_wait_longer_than_it_may(
-    served: Served, client: Private
-) -> None:
+async def test_answer_does_not_wait_longer_than_it_may(served: Served) -> None:
+    served.patience = actions.PATIENCE
     build = await served.add(1, BuildState.FAILED)
-    begun = time.monotonic()
-    (status, body), (retried, recorded) = await asyncio.gather(
-        post(client, "/build/trigger"), post(client, f"/builds/{build}/retry")
-    )
-    waited = time.monotonic() - begun
-    assert actions.PATIENCE <= waited < actions.PATIENCE + 2
+    async with TestClient(TestServer(served.application())) as client:
+        begun = time.monotonic()
+        (status, body), (retried, recorded) = await asyncio.gather(
+            post(client, "/build/trigger"), post(client, f"/builds/{build}/retry")
+        )
+        waited = time.monotonic() - begun
+    # Nobody rings meanwhile: who did not look at the clock would wait for ever.
+    assert actions.PATIENCE <= waited < actions.PATIENCE + 20
     assert (status, retried) == (202, 202)
     assert (body["status"], body["build"]) == ("triggered", None)
     assert recorded["build"] is None
@@ -138,7 +140,7 @@ async def test_answer_does_not_wait_longer_than_it_may(
 async def test_outcome_is_told_when_the_bell_rings(
     served: Served, client: Private
 ) -> None:
-    """The answer comes with the ring, far sooner than the patience ends."""
+    """The answer comes with the ring, long before the patience ends."""
     build = await served.add(1)
     asked = served.wake.count
     waiting = asyncio.create_task(post(client, f"/builds/{build}/cancel"))
@@ -147,8 +149,9 @@ async def test_outcome_is_told_when_the_bell_rings(
     await served.database.write(requests.answer, 1, at=1, answer={"build": build})
     begun = time.monotonic()
     served.wake()
-    assert (await waiting)[0] == 202
-    assert time.monotonic() - begun < actions.PATIENCE / 2
+    status, body = await waiting
+    assert (status, body["number"]) == (202, build)
+    assert time.monotonic() - begun < served.patience / 2
 
 
 @pytest.mark.parametrize(

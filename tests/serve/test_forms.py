@@ -158,9 +158,11 @@ async def test_the_first_page_offers_to_build_a_branch(
 
 
 async def test_what_is_acted_on_later_leads_to_what_can_be_seen_now(
-    served: Served, client: Private
+    served: Served,
 ) -> None:
-    assert (await send(client, "/build/trigger", {}))[:2] == (303, "/")
+    served.patience = 0.1
+    async with TestClient(TestServer(served.application())) as client:
+        assert (await send(client, "/build/trigger", {}))[:2] == (303, "/")
     assert len(await open_requests(served)) == 1
 
 
