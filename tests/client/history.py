@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 
 from ci.models import BuildState, Target
 from tests.client.conftest import House
@@ -47,76 +48,82 @@ TRACE = (
 )
 
 
+# Seconds since each build ended, and how long it took; since the others were queued, and
+# began. Half a minute from where the wording of an age changes.
+ENDED = {
+    409: (3.5 * 24 * HOUR, 3 * HOUR + 600),
+    410: (26.5 * HOUR, 192.16),
+    411: (25.5 * HOUR, 192.16),
+    412: (6.5 * 60, 192.16),
+    413: (5.5 * 60, 192.16),
+    414: (4.5 * 60, 192.16),
+}
+BEGUN = {415: (HOUR + 90, HOUR + 30), 416: (2 * HOUR + 30, None)}
+
+
+async def date(house: House) -> None:
+    """Let all of it have happened as long before now as at the beginning."""
+    await house.served.database.write(_date)
+
+
 async def fill(house: House) -> None:
-    """Builds 409 to 416; ages are far from where their wording changes."""
+    """Builds 409 to 416; their ages say the same for half a minute, see `date`."""
     await house.served.database.write(_count_from, FIRST)
     add = house.served.add
     good = (_good("packages.default", 8.0), _good("checks.fmt", 1.0))
     others = [
         Target(f"checks.{name}", BuildState.CANCELLED) for name in ("api", "load")
     ]
-    build = await add(
+    await add(
         0x5E5E5E5,
         BuildState.SUCCEEDED,
         targets=good,
         title="fix typo",
         summary="2 targets built",
     )
-    await _date(house, build, 3.5 * 24 * HOUR, took=3 * HOUR + 600)
-    build = await add(
+    await add(
         0x77AA012,
         BuildState.FAILED,
         targets=(_bad("checks.web-test", 99.0, "expected 200, got 404"), *good),
         title=LONG_TITLE,
         log=LOG,
     )
-    await _date(house, build, 26.5 * HOUR)
-    build = await add(
+    await add(
         0x3C3C3C3,
         BuildState.CANCELLED,
         title="wip",
         summary="cancelled: 1a2b3c4 is newer",
     )
-    await _date(house, build, 25.5 * HOUR)
-    build = await add(
+    await add(
         0x1A2B3C4,
         BuildState.FAILED,
         targets=(*good, WEB_TEST, *others),
         title="web: add page",
         log=LOG + TRACE,
     )
-    await _date(house, build, 6.5 * 60)
-    build = await add(
+    await add(
         0xD15CF11,
         BuildState.ERROR,
         title="nixos: more disk",
         summary=FULL_DISK,
         branch="main",
     )
-    await _date(house, build, 5.5 * 60)
-    build = await add(
+    await add(
         0xBADC0DE,
         BuildState.FAILED,
         title=HOSTILE,
         summary="error: attribute 'foo' missing\n  at flake.nix:12:3\x1b[0m\x9b2J",
         branch="feature/a-branch-with-quite-a-long-name",
     )
-    await _date(house, build, 4.5 * 60)
     build = await add(
         0x9F3C2E1,
         BuildState.RUNNING,
         targets=(Target("checks.web-test", BuildState.RUNNING), good[1]),
         title="docs: say more",
     )
-    await house.retime(build, queued=HOUR + 90, started=HOUR + 30)
     await house.served.database.write(_say, build, "building: 3 of 14 derivations")
-    build = await add(0xC0FFEE1, title="one more")
-    await house.retime(build, queued=2 * HOUR + 30)
-
-
-async def _date(house: House, build: int, ago: float, took: float = 192.16) -> None:
-    await house.retime(build, queued=ago + 9000, started=ago + 8000, finished=ago)
-    await house.served.database.write(_took, build, took)
+    await add(0xC0FFEE1, title="one more")
+    await date(house)
 
 
 def _count_from(connection: sqlite3.Connection, number: int) -> None:
@@ -125,10 +132,23 @@ def _count_from(connection: sqlite3.Connection, number: int) -> None:
     )
 
 
-def _took(connection: sqlite3.Connection, build: int, seconds: float) -> None:
-    connection.execute(
-        "UPDATE builds SET seconds = ? WHERE number = ?", (seconds, build)
-    )
+def _date(connection: sqlite3.Connection) -> None:
+    now = time.time()
+
+    def at(ago: float | None) -> int | None:
+        return None if ago is None else int((now - ago) * 1000)
+
+    for build, (ago, took) in ENDED.items():
+        connection.execute(
+            "UPDATE builds SET queued_at = ?, started_at = ?, finished_at = ?, "
+            "seconds = ? WHERE number = ?",
+            (at(ago + 9000), at(ago + 8000), at(ago), took, build),
+        )
+    for build, (queued, started) in BEGUN.items():
+        connection.execute(
+            "UPDATE builds SET queued_at = ?, started_at = ? WHERE number = ?",
+            (at(queued), at(started), build),
+        )
 
 
 def _say(connection: sqlite3.Connection, build: int, summary: str) -> None:

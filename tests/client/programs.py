@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pyte
 
-DEADLINE = 20.0
+# Of what hangs; a client takes a tenth of a second for what it is run for here.
+DEADLINE = 60.0
 AT_ONCE = 3
 LINES = 24
+FRAME_BEGINS, FRAME_ENDS = b"\x1b[?2026h", b"\x1b[?2026l"
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,18 @@ class Terminal:
                 await self._more.wait()
 
     async def sees(self, condition: Callable[[list[str]], bool]) -> list[str]:
-        """The lines on the screen, when they are so."""
+        """The lines on the screen, when they are so; what is being drawn is awaited."""
         async with asyncio.timeout(DEADLINE):
-            while not condition(self.lines):
+            while self._draws or not condition(self.lines):
                 assert not self._over, self._shown
                 self._more.clear()
                 await self._more.wait()
         return self.lines
+
+    @property
+    def _draws(self) -> bool:
+        """Whether a frame has come in part."""
+        return self._shown.rfind(FRAME_BEGINS) > self._shown.rfind(FRAME_ENDS)
 
     @property
     def lines(self) -> list[str]:
@@ -121,6 +128,15 @@ class Programs:
     directory: Path
     environ: dict[str, str]
 
+    def be_patient(self, command: str) -> None:
+        """Let this command wait as long as it takes for what it gives up on soon."""
+        program = self.directory / "program"
+        begin, found, rest = program.read_text().partition("import sys\n")
+        assert found
+        module = f"ci.client.commands.{command}"
+        patient = f"import {module}\n{module}.PATIENCE = {DEADLINE}\n"
+        program.write_text(begin + found + patient + rest)
+
     async def run(self, *argv: str, cwd: Path | None = None, **environ: str) -> Ran:
         """Both sides are pipes."""
         process = await self.start(*argv, cwd=cwd, **environ)
@@ -161,6 +177,7 @@ class Programs:
     ) -> Terminal:
         master, slave = os.openpty()
         _set_size(slave, columns, LINES)
+        _keep_output(slave)
         try:
             process = await asyncio.create_subprocess_exec(
                 self.directory / argv[0],
@@ -177,6 +194,16 @@ class Programs:
         finally:
             os.close(slave)
         return Terminal(process, master, columns)
+
+
+def _keep_output(descriptor: int) -> None:
+    """Have Ctrl-C throw nothing away that is on its way to the screen.
+
+    Linux does so after it has sent the signal, and so with what that made a program say.
+    """
+    modes = termios.tcgetattr(descriptor)
+    modes[3] |= termios.NOFLSH
+    termios.tcsetattr(descriptor, termios.TCSANOW, modes)
 
 
 def _set_size(descriptor: int, columns: int, lines: int) -> None:
@@ -196,6 +223,13 @@ async def next_hint(process: asyncio.subprocess.Process) -> str:
     assert process.stderr is not None
     async with asyncio.timeout(DEADLINE):
         return (await process.stderr.readline()).decode()
+
+
+async def hint_with(process: asyncio.subprocess.Process, text: str) -> str:
+    """The next line of stderr in which this stands; others may come before it."""
+    while text not in (hint := await next_hint(process)):
+        assert hint, f"it ended without {text!r}"
+    return hint
 
 
 async def end_of(process: asyncio.subprocess.Process) -> Ran:

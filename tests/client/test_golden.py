@@ -18,7 +18,7 @@ from ci.client.text import width
 from ci.history.requests import Request
 from ci.models import RequestKind
 from tests.client.conftest import House
-from tests.client.history import fill
+from tests.client.history import date, fill
 from tests.serve.desk import desk
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -68,10 +68,10 @@ async def _gallery(house: House, columns: int | None, **environ: str) -> str:
         if columns is None:
             ran = await house.run_all(commands)
         else:
-            ran = [
-                await house.on_terminal(*argv, columns=columns, **environ)
-                for argv in commands
-            ]
+            ran = []
+            for argv in commands:
+                await date(house)
+                ran.append(await house.on_terminal(*argv, columns=columns, **environ))
     shown = []
     for command, each in zip(COMMANDS.splitlines(), ran, strict=True):
         said = "".join(f"2> {line}\n" for line in each.err.splitlines())

@@ -17,7 +17,7 @@ from ci.client.times import Times
 from ci.models import BuildState, Target
 from tests.client.conftest import House
 from tests.client.older import older
-from tests.client.programs import end_of, next_hint, next_line
+from tests.client.programs import end_of, hint_with, next_line
 
 BEGINNING = 1_795_132_800_000
 LIMIT = 1 << 30
@@ -119,8 +119,7 @@ async def test_lines_that_come_have_times(house: House) -> None:
         log.write(b"begun ")
         log.write(b"web> now ")
         await house.close()
-        while "trying again" not in await next_hint(process):
-            pass
+        await hint_with(process, "trying again")
         log.write(b"and ended\nlast")
         await house.open()
         ended = await next_line(process)

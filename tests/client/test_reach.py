@@ -243,7 +243,7 @@ def _drips(text: str, pause: float) -> Connection:
         _never,
         _drips("H", 0.02),
         _drips(f"{HEAD}Content-Length: 9999999\r\n\r\n ", 0.02),
-        _drips(f"{HEAD}\r\n" + " " * 65536, 0.001),
+        _drips(f"{HEAD}\r\n" + " " * 65536, 0.01),
     ],
 )
 async def test_a_slow_server_costs_no_more_than_the_timeout(
@@ -255,7 +255,8 @@ async def test_a_slow_server_costs_no_more_than_the_timeout(
         took = time.monotonic() - started
     _unreachable(ran, url)
     assert "0.4 s" in ran.err
-    assert took < 5
+    # For ever, else.
+    assert took < 20
 
 
 async def test_nobody_listens(programs: Programs, tmp_path: Path) -> None:
@@ -270,6 +271,8 @@ async def test_nobody_listens(programs: Programs, tmp_path: Path) -> None:
 
 
 async def test_unknown_name(programs: Programs) -> None:
+    # Whatever becomes of the question, a name server that is silent takes no longer.
+    programs.environ |= {"RES_OPTIONS": "timeout:1 attempts:1", "LOCALDOMAIN": ""}
     ran = await programs.run("bs", "--server", "build-server.invalid")
     _unreachable(ran, "http://build-server.invalid:8000")
     assert "tailscale status" in ran.err

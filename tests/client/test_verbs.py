@@ -73,6 +73,7 @@ async def test_open_takes_the_first_program_that_is_there(
 
 async def test_open_of_a_program_that_fails_says_so(house: House, bare: Path) -> None:
     await house.served.add(1, BuildState.FAILED)
+    house.be_patient("open")
     _program(bare, "xdg-open", "#!/bin/sh\nexit 3\n")
     assert "ended with 3" in (await _open(house)).err
     _program(bare, "xdg-open", "#!/none\n")
