@@ -18,12 +18,16 @@ from playwright.async_api import (
     Request,
     Response,
     async_playwright,
+    expect,
 )
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 AXE = Path(__file__).parents[1] / "samples/axe/axe.min.js.gz"
 # What axe calls worth mending at once; the rest is taste.
 GRAVE = ("serious", "critical")
+
+# Only ends what hangs; Playwright's own five seconds a busy machine may need.
+expect.set_options(timeout=30_000)
 
 WIDE = {"width": 1200, "height": 900}
 PHONE = {"width": 390, "height": 844}
@@ -68,23 +72,33 @@ class Watched:
         self.page = page
         self.faults: list[str] = []
         self._host = host
+        self._excused: list[str] = []
         page.on("console", self._said)
-        page.on("pageerror", lambda error: self.faults.append(f"script: {error}"))
-        page.on("dialog", lambda dialog: self.faults.append(f"dialog: {dialog}"))
+        page.on("pageerror", lambda error: self._note(f"script: {error}"))
+        page.on("dialog", lambda dialog: self._note(f"dialog: {dialog}"))
         page.on("request", self._asked)
         page.on("response", self._answered)
 
+    def excuse(self, words: str) -> None:
+        """Forget faults with these words, also those that are told of later."""
+        self._excused.append(words)
+        self.faults = [fault for fault in self.faults if words not in fault]
+
+    def _note(self, fault: str) -> None:
+        if not any(words in fault for words in self._excused):
+            self.faults.append(fault)
+
     def _said(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            self.faults.append(f"console: {message.text}")
+            self._note(f"console: {message.text}")
 
     def _asked(self, request: Request) -> None:
         if not request.url.startswith(self._host):
-            self.faults.append(f"asked {request.url}")
+            self._note(f"asked {request.url}")
 
     def _answered(self, response: Response) -> None:
         if response.status >= 400:
-            self.faults.append(f"{response.status} for {response.url}")
+            self._note(f"{response.status} for {response.url}")
 
     async def open(self, path: str, *, wait: str = "load") -> None:
         """Go to a page of the server's own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.async_api import Browser, expect
@@ -15,19 +16,22 @@ from tests.fakes.waiting import wait_until
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def press(watched: Watched, name: str) -> int:
-    """Click the button; returns the number of the build whose page comes."""
+async def press(watched: Watched, name: str) -> str:
+    """Click the button; returns the path of the page that comes, and has come."""
     page = watched.page
-    async with page.expect_response(
-        lambda response: response.request.method == "POST"
-    ) as sent:
+    async with (
+        # It may be the page that is there already, and anew.
+        page.expect_event("domcontentloaded"),
+        page.expect_response(
+            lambda response: response.request.method == "POST"
+        ) as sent,
+    ):
         await page.get_by_role("button", name=name, exact=True).click()
     response = await sent.value
     assert response.status == 303
-    await page.wait_for_url(f"**{response.headers['location']}")
-    path, _, number = response.headers["location"].rpartition("/")
-    assert path == "/builds"
-    return int(number)
+    location = response.headers["location"]
+    assert urlsplit(page.url).path == location
+    return location
 
 
 async def ended(server: Server, number: int, attempt: int) -> dict[str, Any]:
@@ -37,7 +41,7 @@ async def ended(server: Server, number: int, attempt: int) -> dict[str, Any]:
         build = await server.build(number)
         return build["attempt"] == attempt and build["state"] in FINAL
 
-    await wait_until(over, 30, what=f"attempt {attempt} of build {number}")
+    await wait_until(over, 60, what=f"attempt {attempt} of build {number}")
     return await server.build(number)
 
 
@@ -52,7 +56,7 @@ async def test_everything_can_be_done_without_a_script(
         page = watched.page
         for number in (4, 3):
             await watched.open(f"/builds/{number}")
-            assert await press(watched, "Cancel") == number
+            assert await press(watched, "Cancel") == f"/builds/{number}"
             build = await small.finished(number)
             assert build["state"] == "cancelled"
             assert "cancelled by 127.0.0.1" in build["summary"]
@@ -61,7 +65,7 @@ async def test_everything_can_be_done_without_a_script(
             await expect(page.get_by_role("button")).to_have_text("Retry")
 
         await watched.open("/builds/2")
-        assert await press(watched, "Retry") == 2
+        assert await press(watched, "Retry") == "/builds/2"
         build = await ended(small, 2, 2)
         assert build["state"] == "failed"
 
@@ -70,16 +74,14 @@ async def test_everything_can_be_done_without_a_script(
             (await small.build(1))["sha"][:10]
         )
         await page.get_by_label("even if it is built already").check()
-        number = await press(watched, "Build")
-        build = await ended(small, number, 2 if number == 1 else 1)
-        assert (build["state"], build["sha"]) == (
-            "succeeded",
-            (await small.build(1))["sha"],
-        )
+        # Where the commit was not looked up within three seconds, to what can be seen.
+        assert await press(watched, "Build") in ("/builds/1", "/")
+        build = await ended(small, 1, 2)
+        assert build["state"] == "succeeded"
 
         await watched.open("/builds/1")
         for button, pinned in (("Pin", True), ("Unpin", False)):
-            assert await press(watched, button) == 1
+            assert await press(watched, button) == "/builds/1"
             assert (await small.build(1))["pinned"] is pinned
             text = await page.locator(".build-origin").inner_text()
             assert ("· pinned" in text) is pinned
@@ -102,12 +104,12 @@ async def test_nothing_is_done_without_the_token(
         await expect(page.locator("h1")).to_have_text("401")
         await expect(page.locator("main")).to_contain_text("go back and")
         assert any(fault.startswith("401 for ") for fault in watched.faults)
-        watched.faults.clear()
+        watched.excuse("401")
         assert (await guarded.build(2))["attempt"] == 1
 
         await page.go_back()
         await token.fill(TOKEN)
-        assert await press(watched, "Retry") == 2
+        assert await press(watched, "Retry") == "/builds/2"
         assert (await ended(guarded, 2, 2))["state"] == "failed"
         assert TOKEN not in page.url
         await watched.open("/")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from tests.end_to_end.server import Server, World
 from tests.fakes.flakes import sample
 from tests.fakes.push import ZERO, encode, make_commit, make_push
+from tests.fakes.waiting import wait_until
 
 REPO = "alice/shop"
 PASSES = 'echo "41 passed in 0.8s"'
@@ -25,10 +26,12 @@ echo '1 failed, 40 passed in 0.9s'
 exit 1
 """
 FOREVER = """\
-for n in $(seq 1 2000); do
-  printf '[%d/2000] \\033[32mok\\033[0m test_page_%d\\n' "$n" "$n"; sleep 0.2
+for n in $(seq 1 20000); do
+  printf '[%d/20000] \\033[32mok\\033[0m test_page_%d\\n' "$n" "$n"; sleep 0.2
 done
 """
+# A line of it; that many more take over an hour.
+EARLY = "[2/20000]"
 GOOD, BAD, EVALUATION, RUNNING = 1, 3, 5, 7
 
 
@@ -104,7 +107,14 @@ async def showcase(world: World) -> AsyncIterator[Server]:
             await push(server, step, versions)
             if number < RUNNING:
                 await server.finished(number)
-        await server.until_state(RUNNING, "running")
+        await wait_until(lambda: _says(server, EARLY), 60, what=f"{EARLY} in the log")
         waiting = Step("manual: a chapter about taxes", "Bob Sawyer", {"manual": "2"})
         await push(server, waiting, versions)
         yield server
+
+
+async def _says(server: Server, words: str) -> bool:
+    """Whether they stand in the log of what runs."""
+    if (await server.build(RUNNING))["state"] != "running":
+        return False
+    return words.encode() in await server.text(f"/builds/{RUNNING}/log")
