@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ci.config import parse
 from ci.history import logs
 from ci.models import BuildState, Target, human_seconds
 from ci.serve.html import visible
+from tests.fakes.turns import HOUR, no_turn
 from tests.serve.conftest import (
     KEY,
     REPO,
@@ -29,6 +31,8 @@ from tests.serve.conftest import (
 )
 from tests.serve.page import Page, page
 
+# Seconds since the epoch.
+LAST_STEP = 2004.0
 STORE = "/nix/store/00000000000000000000000000000000-"
 HOSTILE = (
     "web: add page",
@@ -84,7 +88,7 @@ async def some_build(served: Served, dice: random.Random, number: int) -> int:
         summary=dice.choice(HOSTILE) if ran else "",
         log=some_log(dice, targets) if ran and dice.random() < 0.8 else None,
     )
-    steps = '[["fetching inputs", 2000000], ["building", 2004000]]'
+    steps = f'[["fetching inputs", 2000000], ["building", {LAST_STEP * 1000:.0f}]]'
     if dice.random() < 0.5:
         await served.database.write(
             lambda connection: connection.execute(
@@ -104,6 +108,8 @@ async def test_page_text_and_json_say_the_same_of_whatever_there_is(
     async with TestClient(TestServer(served.application())) as client:
         numbers = [await some_build(served, dice, n) for n in range(1, 31)]
         for number in numbers:
+            # What runs has run for so many days and hours.
+            await no_turn(HOUR, LAST_STEP)
             async with client.get(f"/builds/{number}.json") as response:
                 facts = await response.json()
             async with client.get(f"/builds/{number}.txt") as response:
@@ -210,8 +216,8 @@ async def test_a_waiting_build_says_why(served: Served, tmp_path: Path) -> None:
         )
         await served.put_back(second)
         await served.database.write(_postpone, second)
-        assert "retry at 2" in (await facts_of(client, second))["waits"]
-        assert ", in 9m 5" in (await facts_of(client, second))["waits"]
+        waits = (await facts_of(client, second))["waits"]
+        assert re.search(r"retry at 2\S*.*, in 9m \d+s", waits), waits
         served.held = "only 1 GiB free in /nix/store"
         assert (await facts_of(client, second))["waits"] == served.held
         assert served.held in (await page(client, f"/builds/{second}")).text
@@ -224,7 +230,7 @@ async def test_a_waiting_build_says_why(served: Served, tmp_path: Path) -> None:
 
 def _postpone(connection: sqlite3.Connection, number: int) -> None:
     connection.execute(
-        "UPDATE builds SET not_before = unixepoch() * 1000 + 600000 WHERE number = ?",
+        "UPDATE builds SET not_before = unixepoch() * 1000 + 598000 WHERE number = ?",
         (number,),
     )
 

@@ -13,14 +13,16 @@ from aiohttp import ClientPayloadError, web
 from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from ci.adapters.logs import LogWriter
+from ci.adapters.logs import LogHub, LogWriter
 from ci.models import BuildState, Target
 from ci.serve.follow import TICK
 from ci.serve.stream import send
+from ci.wake import Wake
 from tests.fakes.waiting import wait_until
 from tests.serve.conftest import Private, Served
 
 LIMIT = 1 << 30
+NEVER = 3600.0
 NUMBERS = count(1)
 WEB = Target(
     "checks.web",
@@ -141,18 +143,25 @@ async def test_follower_of_a_cancelled_wait_goes_home(
         assert await response.content.read() == b""
 
 
-async def test_attempt_that_is_put_back_ends_its_followers(
-    served: Served, client: Private
-) -> None:
+class Patient(Wake):
+    """Who waits for this bell hears its rings, and nothing else brings him to look."""
+
+    async def wait(self, seen: int, timeout: float) -> int:  # noqa: ASYNC109
+        return await super().wait(seen, NEVER)
+
+
+async def test_attempt_that_is_put_back_ends_its_followers(served: Served) -> None:
+    served.wake, served.hub = Patient(), LogHub(look_again=NEVER)
     build = await served.add(1, BuildState.RUNNING, log=b"oh\n")
-    async with client.get(f"/builds/{build}/log?follow=1") as response:
+    async with (
+        TestClient(TestServer(served.application())) as client,
+        client.get(f"/builds/{build}/log?follow=1") as response,
+    ):
         assert await response.content.readline() == b"oh\n"
         caught_up = time.monotonic() + 3 * TICK
         await wait_until(lambda: time.monotonic() > caught_up)
         await served.put_back(build)
-        begun = time.monotonic()
         assert await response.content.read() == b""
-        assert time.monotonic() - begun < 2
 
 
 async def test_last_lines_are_followed_too(served: Served, client: Private) -> None:
@@ -197,9 +206,9 @@ async def test_server_that_stops_does_not_wait_for_followers(served: Served) -> 
         client.get(f"/builds/{build}/log?follow=1") as response,
     ):
         assert await response.content.readline() == b"x\n"
-        begun = time.monotonic()
-        await client.server.close()
-        assert time.monotonic() - begun < 2
+        # Who is not cut off is waited for a minute.
+        async with asyncio.timeout(30):
+            await client.server.close()
         with pytest.raises(ClientPayloadError):
             await response.content.read()
 
@@ -225,6 +234,6 @@ async def test_reader_who_takes_nothing_is_cut_off(
         reader, writer = await asyncio.open_connection(client.host, client.port)
         reader._transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await ended.wait()
         writer.transport.abort()

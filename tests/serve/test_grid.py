@@ -14,6 +14,7 @@ from ci.models import BuildState, Target
 from ci.serve.pages import calendar
 from ci.serve.pages.grid import MOST
 from ci.serve.text import SYMBOLS
+from tests.fakes.turns import DAY, no_turn
 from tests.serve.conftest import REPO, Private, Served
 from tests.serve.html_tree import Element, parse
 from tests.serve.reading import BROWSER, HOSTILE, page
@@ -220,6 +221,7 @@ def test_each_kind_of_day_has_a_shape_and_a_sign_of_its_own() -> None:
 async def test_days_are_those_of_the_branch_in_all_forms(
     served: Served, client: Private
 ) -> None:
+    await no_turn(DAY)
     now = now_ms()
     for number, state in enumerate((GOOD, BAD, GOOD, S.ERROR), 1):
         build = await served.add(number, state)

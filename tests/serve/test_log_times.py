@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from ci.adapters.logs import LogWriter, index_path, stamp
 from ci.models import BuildState, Target
 from ci.serve.pages import log_file
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import wait_until, wait_until_sync
 from tests.serve.conftest import Private, Served, error_of
 
 BEGINNING = 1_795_132_800_000
@@ -147,8 +147,10 @@ async def test_endless_lines_do_not_put_the_others_out(
     ]
 
 
-def _is_past(tenth: int) -> bool:
-    return time.time() * 10 >= tenth + 1
+def _another_tenth() -> Callable[[], bool]:
+    """Whether this tenth of a second is over."""
+    tenth = int(time.time() * 10)
+    return lambda: time.time() * 10 >= tenth + 1
 
 
 async def test_a_follower_is_told_the_times_of_what_comes(
@@ -164,13 +166,17 @@ async def test_a_follower_is_told_the_times_of_what_comes(
     began = int(time.time() * 10) / 10
     said = []
     with LogWriter(served.log_path(build), LIMIT, served.hub) as writer:
-        for number in range(50):
+        for number in range(51):
             said.append(f"web> {number}")
-            for piece in (b"we", b"b> %d" % number, b"\n"):
-                writer.write(piece)
-            if number % 10 == 0:
-                tenth = int(time.time() * 10)
-                await wait_until(partial(_is_past, tenth), what="another tenth")
+            if number % 10:
+                for piece in (b"we", b"b> %d" % number, b"\n"):
+                    writer.write(piece)
+                continue
+            # A write may end in another tenth than it began in; then nobody knows when
+            # it was, until the first write of a later tenth. So nobody looks before that.
+            wait_until_sync(_another_tenth())
+            writer.write(b"web> %d\n" % number)
+            await wait_until(_another_tenth(), what="another tenth")
     await served.finish(build)
     ended = time.time()
     for reader in readers:

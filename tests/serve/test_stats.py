@@ -10,6 +10,7 @@ from typing import Any
 from ci.adapters.host import now_ms
 from ci.history.days import DAY_MS
 from ci.models import BuildState, Target, rfc3339
+from tests.fakes.turns import DAY, no_turn
 from tests.serve import reading
 from tests.serve.conftest import REPO, Private, Served, error_of
 from tests.serve.reading import HOSTILE
@@ -152,6 +153,7 @@ def end(connection: sqlite3.Connection, build: int, at: int) -> None:
 async def test_days_are_counted_whole_however_few_are_drawn(
     served: Served, client: Private, tmp_path: Path
 ) -> None:
+    await no_turn(DAY)
     now = now_ms()
     for age, build in enumerate(reversed(await fill(served, tmp_path))):
         await served.database.write(end, build, now - age * DAY_MS)
@@ -178,6 +180,7 @@ async def test_days_are_counted_whole_however_few_are_drawn(
 async def test_a_page_of_days_says_what_it_looked_at(
     served: Served, client: Private, tmp_path: Path
 ) -> None:
+    await no_turn(DAY)
     now = now_ms()
     for build in await fill(served, tmp_path):
         await served.database.write(end, build, now)
