@@ -38,6 +38,20 @@ Query = Mapping[str, str | int | None]
 Answer = tuple[HTTPResponse, bytes]
 
 
+def skew(date: str | None, sent: float, now: float) -> float:
+    """Seconds by which the clock is ahead of ours that told the `Date` of an answer.
+
+    It was told at some moment between `sent` and `now`, both in seconds since the epoch by
+    our clock, and in whole seconds: what that explains is no difference.
+    """
+    try:
+        told = parsedate_to_datetime(date).timestamp() + 0.5 if date else now
+    except ValueError:
+        return 0.0
+    explained = sent - CLOCK_TOLERANCE <= told <= now + CLOCK_TOLERANCE
+    return 0.0 if explained else told - now
+
+
 class Silent(Exception):
     """A stream brought nothing for a while; it may go on all the same."""
 
@@ -190,13 +204,13 @@ class Server:
             headers["Content-Type"] = "application/json"
             if token := self._token():
                 headers["Authorization"] = f"Bearer {token}"
-        started = time.monotonic()
+        started, sent = time.monotonic(), time.time()
         target = self.address.prefix + path + _query(query)
         connection.request(method, target, body=raw, headers=headers)
         response = connection.getresponse()
         took = time.monotonic() - started
         self._trace(f"{method} {target} {response.status} {took * 1000:.0f} ms")
-        self._set_clock(response.headers.get("Date"))
+        self.skew = skew(response.headers.get("Date"), sent, time.time())
         return response
 
     def _check(self, response: HTTPResponse) -> bytes:
@@ -251,15 +265,6 @@ class Server:
             return _UnixConnection(address.socket, timeout)
         kind = HTTPSConnection if address.scheme == "https" else HTTPConnection
         return kind(address.host, address.port, timeout=timeout)
-
-    def _set_clock(self, date: str | None) -> None:
-        """HTTP tells whole seconds, so small differences are none."""
-        try:
-            told = parsedate_to_datetime(date).timestamp() + 0.5 if date else None
-        except ValueError:
-            told = None
-        skew = told - time.time() if told is not None else 0.0
-        self.skew = skew if abs(skew) > CLOCK_TOLERANCE else 0.0
 
 
 class _UnixConnection(HTTPConnection):

@@ -8,11 +8,13 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from ci.client.http import skew
 from ci.models import BuildState
 from tests.client.conftest import House
 from tests.client.programs import AT_ONCE, Programs, Ran
@@ -197,6 +199,27 @@ async def test_ages_are_told_by_the_server_s_clock(programs: Programs) -> None:
         doctor = await programs.run("build-client", "doctor", BUILD_SERVER_URL=url)
     assert "· 6m ago" in shown.out
     assert "ahead of the server's\ttimedatectl" in doctor.out
+
+
+@pytest.mark.parametrize(
+    ("second", "sent", "now", "ahead"),
+    [
+        (100, 100.2, 100.3, 0),
+        (98, 100.2, 100.3, 0),
+        (106, 100.2, 100.3, 6.2),
+        (90, 100.2, 100.3, -9.8),
+        # It was told at once, and came when the machine went on.
+        (100, 100.2, 109.3, 0),
+        (112, 100.2, 108.3, 4.2),
+        (90, 100.2, 109.3, -18.8),
+    ],
+)
+def test_an_answer_that_took_long_says_little_of_the_clock(
+    second: int, sent: float, now: float, ahead: float
+) -> None:
+    date = formatdate(second, usegmt=True)
+    assert skew(date, sent, now) == pytest.approx(ahead)
+    assert skew(None, sent, now) == skew("nonsense", sent, now) == 0
 
 
 async def test_a_redirect_is_not_followed_and_the_token_stays(
