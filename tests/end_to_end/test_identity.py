@@ -9,7 +9,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.end_to_end import unhurried
 from tests.end_to_end.server import Server, World
 from tests.fakes.push import sha
 
@@ -34,7 +33,6 @@ def asked(world: World) -> list[tuple[str, str, int | None]]:
 
 async def test_trigger_cancel_and_retry_name_who_asked(command_world: World) -> None:
     world = command_world
-    world.program = unhurried.PROGRAM
     world.build = {"parallel": 0}
     commit = await asyncio.to_thread(
         world.origin.commit, {"ci": "#!/bin/sh\n"}, executable=["ci"]
@@ -66,7 +64,6 @@ async def test_a_listener_that_others_reach_believes_no_name(
     command_world: World,
 ) -> None:
     world = command_world
-    world.program = unhurried.PROGRAM
     world.build = {"parallel": 0}
     plain = world.write_configuration
 

@@ -16,7 +16,6 @@ from ci.history import paths
 from ci.serve.news import PATIENCE
 from tests.client.conftest import bytecode, programs
 from tests.client.programs import Programs, end_of, next_hint
-from tests.end_to_end import unhurried
 from tests.end_to_end.server import Server, World
 from tests.end_to_end.wire import asked_meanwhile, resident, silent_peer
 from tests.fakes.event_stream import EventStream, Told, listening
@@ -205,9 +204,8 @@ async def _to_end(page: EventStream, number: int) -> list[Told]:
 
 async def test_stopping_says_good_bye_to_open_pages(command_world: World) -> None:
     """And waits for none of them: it would do so for two minutes here."""
-    command_world.program = unhurried.PROGRAM
     async with (
-        command_world.server() as server,
+        command_world.server(STOP_WAITS="120") as server,
         many() as session,
         AsyncExitStack() as stack,
     ):
