@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.fakes.tree import CHECKOUT
 
 SYSTEMD = Path("/usr/lib/systemd/systemd")
-LIMIT = 30.0
+LIMIT = 120.0
 USER = "build-server"
 # Before systemd: what a machine has when its kernel starts process 1.
 INIT = """\

@@ -18,6 +18,8 @@ from tests.fakes.github import TOKEN, FakeGitHub
 from tests.fakes.push import REPO
 
 HOOK = "http://127.0.0.1:1/webhook"
+# Of one run, which takes a second where nobody is in its way.
+DEADLINE = 120.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Newcomer:
 
     async def run(self, arguments: list[str]) -> Ran:
         process = await self.start(arguments)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE):
             said, _ = await process.communicate()
         return Ran(process.returncode or 0, said.decode())
 

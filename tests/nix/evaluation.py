@@ -22,7 +22,7 @@ from tests.fakes.nix_stores import NixProgram
 from tests.fakes.tree import CHECKOUT
 
 SAMPLES = CHECKOUT / "tests/samples/nix-eval"
-LIMIT = 60.0
+LIMIT = 240.0
 ONLY_PARSED = "parsed and not evaluated (see CONTRIBUTING.md, Nix modules)"
 NO_HOME_MANAGER = f"HOME_MANAGER is not set: home modules are {ONLY_PARSED}"
 MAIN = """\

@@ -36,7 +36,7 @@ def activated(step: str, **variables: str) -> str:
         env={"PATH": "/usr/bin:/bin", **variables},
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

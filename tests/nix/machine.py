@@ -22,7 +22,7 @@ from tests.fakes import tree
 from tests.fakes.nix_stores import NixStore
 
 PACKAGES = tree.CHECKOUT / "nix/packages"
-DEADLINE = 50.0
+DEADLINE = 240.0
 # What writeShellApplication puts before a text.
 STRICT = ("-o", "errexit", "-o", "nounset", "-o", "pipefail")
 NEEDED = ("bash", "jq", "curl", "git")

@@ -23,7 +23,7 @@ from tests.fakes.tailscale import Tailscale
 from tests.fakes.tree import CHECKOUT
 from tests.nix.conftest import EvaluateHome
 from tests.nix.evaluation import environment
-from tests.nix.machine import PACKAGES, Machine, contents, found
+from tests.nix.machine import DEADLINE, PACKAGES, Machine, contents, found
 
 BOOTSTRAP = "bootstrap-new-machine"
 KEY = "build-server-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
@@ -208,7 +208,7 @@ async def _on_terminal(
     try:
         process = await machine.start(BOOTSTRAP, *arguments, stdin=slave)
         os.write(master, f"{answer}\n".encode())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE):
             out, err = await process.communicate()
     finally:
         os.close(slave)

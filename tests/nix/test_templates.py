@@ -249,9 +249,9 @@ def test_git_hides_secrets_and_path_does_not(flake: Flake, tmp_path: Path) -> No
     (started / "secrets.nix").write_text(SECRETS)
     shutil.copy(started / "secrets.nix", tmp_path / "kept")
     for command in (["init", "-q"], ["add", "--all"]):
-        subprocess.run(["git", *command], cwd=started, check=True, timeout=30)
+        subprocess.run(["git", *command], cwd=started, check=True, timeout=240)
     tracked = subprocess.run(
-        ["git", "ls-files"], cwd=started, capture_output=True, text=True, timeout=30
+        ["git", "ls-files"], cwd=started, capture_output=True, text=True, timeout=240
     )
     assert "secrets.example.nix" in tracked.stdout
     assert "secrets.nix" not in tracked.stdout.split()
@@ -266,7 +266,7 @@ def _value(flake: Flake, url: str, attribute: str) -> str:
         argv += ["--override-input", name, f"path:{path}"]
     argv += ["--no-write-lock-file"]
     done = subprocess.run(
-        argv, env=dict(flake.store.env), capture_output=True, text=True, timeout=120
+        argv, env=dict(flake.store.env), capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
