@@ -115,6 +115,7 @@ class Outbox:
         wake: Wake,
         pace: Pace | None = None,
         clock: Callable[[], int] = now_ms,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._github = github
@@ -122,6 +123,7 @@ class Outbox:
         self._wake = wake
         self._pace = pace or Pace()
         self._clock = clock
+        self._monotonic = monotonic
         self._dice = random.SystemRandom()
         self._quiet_until = 0.0
         self._reason = ""
@@ -188,7 +190,7 @@ class Outbox:
 
     async def step(self) -> float:
         """Send one item if one may be sent now; return for how long nothing may be."""
-        quiet = self._quiet_until - time.monotonic()
+        quiet = self._quiet_until - self._monotonic()
         if quiet > 0:
             return quiet
         if self._github.trouble():
@@ -284,7 +286,7 @@ class Outbox:
             await self._retry(item, str(error))
 
     async def _refused(self, letter: Letter, error: GitHubRefused) -> None:
-        item, now = letter.item, time.monotonic()
+        item, now = letter.item, self._monotonic()
         if error.status in (403, 404):
             self._refused_repos[letter.repo] = str(error)
         refusal = self._refusals.setdefault(item.id, Refusal(since=now))
@@ -311,7 +313,7 @@ class Outbox:
         return min(wait * self._dice.uniform(0.75, 1.25), self._pace.longest_retry)
 
     def _be_quiet(self, seconds: float) -> None:
-        self._quiet_until = max(self._quiet_until, time.monotonic() + seconds)
+        self._quiet_until = max(self._quiet_until, self._monotonic() + seconds)
 
     def _explain(self, reason: str) -> None:
         if not self._reason:
