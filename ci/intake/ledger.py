@@ -57,7 +57,7 @@ class Ledger:
         self._wake = wake
         self._batch = batch
         self._limit = waiting
-        self._patience = patience
+        self.patience = patience
         self._waiting: deque[_Entry] = deque()
         self._arrived = asyncio.Event()
         self._company = 0
@@ -79,7 +79,7 @@ class Ledger:
         self._arrived.set()
         if len(self._waiting) >= self._company:
             self._complete.set()
-        late = loop.call_later(self._patience, self._give_up, receipt)
+        late = loop.call_later(self.patience, self._give_up, receipt)
         try:
             return await receipt
         finally:
@@ -87,7 +87,7 @@ class Ledger:
 
     def _give_up(self, receipt: asyncio.Future[Receipt]) -> None:
         if not receipt.done():
-            _slow.error("recording a delivery took more than %g s", self._patience)
+            _slow.error("recording a delivery took more than %g s", self.patience)
             receipt.set_exception(_unavailable("recording the delivery took too long"))
 
     async def run(self) -> None:
