@@ -33,13 +33,16 @@ def size(database: Path) -> int:
     return sum(file.stat().st_size for file in (database, logged) if file.exists())
 
 
-async def copy(database: Path, last: Path) -> None:
+async def copy(
+    database: Path, last: Path, *, stop: threading.Event | None = None
+) -> None:
     """Make a copy in the place of `last`, which is kept as `.1`.
 
     On a connection of its own that cannot write: nobody waits for it. Raises
-    HistoryError, and then the copies are as they were. Cancelling ends it early.
+    HistoryError, and then the copies are as they were. Cancelling ends it early, and so
+    does `stop`, which is looked at all the time.
     """
-    stop = threading.Event()
+    stop = stop or threading.Event()
     try:
         await asyncio.to_thread(_copy, database, last, stop)
     finally:

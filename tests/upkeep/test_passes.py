@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +19,7 @@ from ci.history.database import Database, connect_reader
 from ci.models import BuildState
 from ci.upkeep import backup, folders
 from tests.fakes.history import REPO
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import LONG, wait_until
 from tests.upkeep.house import BEGINNING, DAY, House, open_house
 
 MIB = 2**20
@@ -341,19 +342,31 @@ async def test_a_copy_that_fails_leaves_the_last_one(house: House) -> None:
     assert [path.name for path in last.parent.iterdir()] == ["history.db"]
 
 
+class Held(threading.Event):
+    """Holds the copy that looks at it until it is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked_at = threading.Event()
+
+    def is_set(self) -> bool:
+        self.looked_at.set()
+        self.wait()
+        return super().is_set()
+
+
 async def test_a_copy_delays_nobody_and_ends_when_the_server_does(house: House) -> None:
     await house.database.write(_grow)
-    last = paths.backup_path(house.state_dir)
-    copying = asyncio.create_task(backup.copy(house.database.path, last))
+    last, held = paths.backup_path(house.state_dir), Held()
+    copying = asyncio.create_task(backup.copy(house.database.path, last, stop=held))
+    assert await asyncio.to_thread(held.looked_at.wait, LONG)
     part = last.with_name(".history.db.new.part")
-    await wait_until(part.exists, what="the copy begun")
-    begun = time.monotonic()
+    assert part.exists()
     await house.build(at=BEGINNING)
-    assert not copying.done(), "too small to tell"
+    assert not copying.done()
     copying.cancel()
     await asyncio.wait([copying])
     await wait_until(lambda: not part.exists(), what="the copy ended")
-    assert time.monotonic() - begun < 5
     assert not last.exists()
 
 
