@@ -24,6 +24,8 @@ class CacheLook:
     """Whether the binary cache at `url` answers; of a slow one, what was seen last."""
 
     url: str
+    # Seconds that it has for its answer.
+    timeout: float = CACHE_TIMEOUT
     _asking: asyncio.Task[Check] | None = None
     _last: Check | None = None
 
@@ -37,7 +39,7 @@ class CacheLook:
         return self._last
 
     async def _ask(self) -> Check:
-        works = await harmonia.cache_running(self.url, timeout=CACHE_TIMEOUT)
+        works = await harmonia.cache_running(self.url, timeout=self.timeout)
         detail = "answers" if works else "does not answer"
         return Check("cache", works, f"{self.url} {detail}", "is Harmonia running?")
 

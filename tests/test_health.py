@@ -7,38 +7,45 @@ import asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from ci.health import CACHE_TIMEOUT, CacheLook
-from tests.fakes.waiting import wait_until
+from ci.health import CacheLook
+from tests.fakes.waiting import LONG, wait_until
 
 
 async def test_a_cache_that_hangs_is_told_of_without_waiting_for_it() -> None:
-    stalled, asked = asyncio.Event(), 0
+    goes_on, asked, answered = asyncio.Event(), 0, 0
+    goes_on.set()
 
     async def answer(request: web.Request) -> web.Response:
-        nonlocal asked
+        nonlocal asked, answered
         asked += 1
-        if asked > 1:
-            await stalled.wait()
+        await goes_on.wait()
+        answered += 1
         return web.Response(text="StoreDir: /nix/store\n")
 
     application = web.Application()
     application.router.add_get("/nix-cache-info", answer)
     async with TestServer(application) as server:
-        look = CacheLook(str(server.make_url("/")).rstrip("/"))
+        look = CacheLook(str(server.make_url("/")).rstrip("/"), timeout=LONG)
         assert (await look()).ok
+        goes_on.clear()
         # What was seen last is told while one question, for everybody, is under way.
-        async with asyncio.timeout(CACHE_TIMEOUT):
-            seen = await asyncio.gather(look(), look(), look())
+        seen = await asyncio.gather(look(), look(), look())
         assert [check.ok for check in seen] == [True] * 3
+        assert answered == 1
+        await wait_until(lambda: asked > 1, what="the question")
         assert asked == 2
+        goes_on.set()
+        await wait_until(lambda: answered == 2, what="its answer")
+        goes_on.clear()
+        look.timeout = 0.5
 
         async def told() -> bool:
             return not (await look()).ok
 
-        await wait_until(told, 30, what="that it does not answer")
-        stalled.set()
+        await wait_until(told, what="that it does not answer")
+        goes_on.set()
 
         async def back() -> bool:
             return (await look()).ok
 
-        await wait_until(back, 30, what="that it answers")
+        await wait_until(back, what="that it answers")
