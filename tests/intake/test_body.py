@@ -72,7 +72,8 @@ async def test_a_body_that_stops_half_way_is_not_waited_for(hasty: Edge) -> None
     answer = await hasty.raw(request_bytes(BODY)[:-10])
     assert status_of(answer) == 408
     assert "in time" in error_of(answer)
-    assert time.monotonic() - begun < 5
+    # Nor for as long as a BodyReader that was told nothing would have.
+    assert time.monotonic() - begun < 8
     assert await hasty.rows() == []
 
 
@@ -209,8 +210,10 @@ async def test_the_largest_push_that_github_sends(edge: Edge) -> None:
 async def test_broken_http_is_refused_with_little_to_log(
     edge: Edge, head: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
+    begun = time.monotonic()
     for _ in range(5):
         assert status_of(await edge.raw(head)) == 400
+    lines = [one for one in caplog.records if one.name.endswith("broken")]
+    assert len(lines) <= time.monotonic() - begun + 1, "at most one a second"
     assert await edge.rows() == []
-    assert len([one for one in caplog.records if one.name.endswith("broken")]) <= 2
     assert "Traceback" not in caplog.text

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import logging
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -185,7 +186,7 @@ async def test_without_a_signature_all_is_one_constant_401_and_no_trace(
         {"X-GitHub-Event": "nothing"},
         {"X-GitHub-Delivery": ""},
     ]
-    seen = set()
+    seen, begun = set(), time.monotonic()
     for unsigned in UNSIGNED_HEADERS.values():
         for variant in variants:
             async with edge.client.post(
@@ -197,7 +198,7 @@ async def test_without_a_signature_all_is_one_constant_401_and_no_trace(
     assert await edge.rows("repositories") == []
     assert edge.wake.count == 0
     lines = [record for record in caplog.records if "401" in record.getMessage()]
-    assert 1 <= len(lines) <= 5, "at most one line a second"
+    assert 1 <= len(lines) <= time.monotonic() - begun + 1, "at most one a second"
 
 
 async def test_both_secrets_work_while_one_replaces_the_other(edge: Edge) -> None:
