@@ -22,11 +22,12 @@ from ci.outside.finding import Finding, Reach
 from ci.outside.watch import OutsideWatch
 from tests.fakes.funnel import Funnel, PublicDns
 from tests.fakes.push import REPO, SECRET
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import LONG, wait_until
 from tests.intake.edge import Edge, running_edge
 
 NAME = "builder.example-tailnet.ts.net"
 OTHER = b"another secret, 32 bytes or more"
+# With what does not answer; the others have time.
 PATIENCE = 1.0
 
 
@@ -39,6 +40,7 @@ class Outside:
     dns: PublicDns
     host: str = NAME
     path: str = "/webhook"
+    patience: float = LONG
     resolvers: list[str] = field(default_factory=list)
 
     def settings(self) -> Settings:
@@ -52,7 +54,7 @@ class Outside:
 
     async def ask(self, *secrets: bytes) -> Finding:
         return await ask_outside(
-            self.settings(), secrets or (SECRET,), patience=PATIENCE
+            self.settings(), secrets or (SECRET,), patience=self.patience
         )
 
 
@@ -110,6 +112,9 @@ async def another_path(outside: Outside) -> None:
 
 async def hanging(outside: Outside) -> None:
     outside.funnel.stalled = True
+    outside.patience = PATIENCE
+    # Public servers need not be asked: they are in no hurry.
+    outside.host = "127.0.0.1"
 
 
 async def no_such_name(outside: Outside) -> None:
@@ -122,6 +127,7 @@ async def no_address(outside: Outside) -> None:
 
 async def silent_dns(outside: Outside) -> None:
     outside.dns.silent = True
+    outside.patience = PATIENCE
 
 
 async def failing_dns(outside: Outside) -> None:
@@ -151,8 +157,8 @@ async def test_each_fault_has_its_own_words_and_remedy(
     await broken(outside)
     began = asyncio.get_running_loop().time()
     found = await outside.ask()
-    # Both questions, for the name and for the proof, and a machine under load.
-    assert asyncio.get_running_loop().time() - began < 3 * PATIENCE + 5
+    # With some a limit has to pass, but for none the long one.
+    assert asyncio.get_running_loop().time() - began < LONG
     assert found.reach is reach
     check = found.check()
     assert check.name == "funnel"
@@ -264,7 +270,7 @@ async def test_the_watch_tells_what_it_saw_last_and_hurries_when_asked(
         assert _gauge(metrics, "funnel_reachable") == 0
         await outside.funnel.open()
         watch.hurry()
-        await wait_until(lambda: watch.checks()[1].ok, 10, what="the repair")
+        await wait_until(lambda: watch.checks()[1].ok, what="the repair")
         assert _gauge(metrics, "funnel_reachable") == 1
     finally:
         running.cancel()
