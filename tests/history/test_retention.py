@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import sqlite3
 import time
@@ -208,6 +209,15 @@ def test_a_transaction_ends_in_time_however_much_there_is() -> None:
     assert numbers(connection) == {5, 6, 7, 8, 9, 10, 11}
 
 
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    """It walks through all that pytest holds, in whichever thread it comes to pass."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collector")
 async def test_pushes_wait_for_no_removal(database: Database) -> None:
     """While 3000 builds with 30 derivations each go, it comes in between every 50 ms.
 
