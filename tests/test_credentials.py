@@ -18,11 +18,11 @@ import pytest
 from ci import config
 from ci.credentials import Credentials, Pace
 from ci.log import Handler, HumanFormatter, Redactor
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import LONG, wait_until
 
 CANARY = "c4n4ry-c4n4ry-c4n4ry"
 # Nothing here waits for these to pass; what must not happen is outlived by them.
-QUICK = Pace(every=0.02, settle=0.02, patience=0.2, longest=2.0)
+QUICK = Pace(every=0.02, settle=0.02, patience=0.2, longest=600.0)
 
 
 @dataclass
@@ -178,7 +178,7 @@ async def test_a_file_that_is_half_written_for_a_moment_alarms_nobody(
 ) -> None:
     """Emptied, then longer and longer: fit by its form long before it is whole."""
     whole = f"whole-{CANARY}-{'x' * 40}"
-    pace = replace(QUICK, settle=0.2, patience=5.0, longest=60.0)
+    pace = replace(QUICK, settle=0.2, patience=600.0)
     async with place.running(pace) as credentials:
         seen = {credentials.current.github_token}
         path = place.write("token", "")
@@ -336,7 +336,7 @@ async def test_systemd_hears_that_a_reload_begins_and_ends(place: Place) -> None
     path = place.folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
-        manager.settimeout(20)
+        manager.settimeout(LONG)
         place.environ["NOTIFY_SOCKET"] = str(path)
         async with place.running() as credentials:
             credentials.reload_soon()
