@@ -8,6 +8,7 @@ import pty
 import re
 import signal
 import tomllib
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tests.fakes.github_hooks import Hook
 from tests.fakes.push import REPO
 from tests.fakes.tailscale import HOST, Tailscale
 from tests.fakes.waiting import wait_until
-from tests.init.conftest import HOOK, Newcomer
+from tests.init.conftest import DEADLINE, HOOK, Newcomer
 
 
 async def _pinged(hook: Hook, times: int = 1) -> None:
@@ -194,7 +195,7 @@ async def test_the_tailnet_gives_the_addresses(newcomer: Newcomer) -> None:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         await process.communicate()
     written = tomllib.loads(newcomer.config.read_text())
     assert written["public_url"] == f"http://{HOST}:8000"
@@ -207,10 +208,12 @@ async def test_killed_after_any_line_it_can_be_run_again(
 ) -> None:
     process = await newcomer.start(newcomer.usual("--cache"))
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE):
         for _ in range(line + 1):
             await process.stdout.readline()
-    process.send_signal(signal.SIGKILL)
+    # It may have come to its end meanwhile.
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGKILL)
     await process.wait()
     ran = await newcomer.run(newcomer.usual("--cache"))
     assert ran.code == 0, ran.said
@@ -240,7 +243,7 @@ class Answers:
         self._more.set()
 
     async def answer(self, question: str, words: str) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE):
             while question.encode() not in self._shown:
                 self._more.clear()
                 await self._more.wait()
@@ -266,7 +269,7 @@ async def test_at_a_terminal_it_asks(newcomer: Newcomer) -> None:
     await terminal.answer("Address of the pages", "http://ci.example.com:8000")
     await terminal.answer("Address of the webhook", "")
     await terminal.answer("File with a GitHub token", str(newcomer.token))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         assert await process.wait() == 0
     settings = await newcomer.settings()
     assert settings.repositories[0].branches == ("main",)
