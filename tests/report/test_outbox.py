@@ -365,20 +365,19 @@ async def test_a_rejected_token_stops_all_posting_until_it_changes(
 async def test_one_forbidden_repository_does_not_hold_up_the_others(
     world: World,
 ) -> None:
-    world.pace = replace(FAST, refused_for=1000)
+    world.pace = replace(FAST, first_retry=100, longest_retry=100, refused_for=1000)
     world.outbox = world.restarted()
     world.server.repositories = {OTHER}
     await world.push(repo=REPO)
     _, sha = await world.push(repo=OTHER)
-    await world.asked(5)
+    await world.asked(2)
     assert world.server.latest(sha)[CONTEXT].state == "pending"
-    assert await world.dead() == []
-    # It is not given up before its time, nor tried for ever.
-    world.later = 900
-    await world.asked(6)
-    assert await world.dead() == []
-    world.later = 1001
-    await world.asked(7)
+    # Each time it is due it is tried again, and after its time no more.
+    for tries in range(3, 11):
+        assert await world.dead() == []
+        world.offset += 130_000
+        world.later += 130
+        await world.asked(tries)
     assert await world.backlog() == 0
     (letter,) = await world.dead()
     assert "404" in letter
