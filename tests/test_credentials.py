@@ -18,7 +18,7 @@ import pytest
 from ci import config
 from ci.credentials import Credentials, Pace
 from ci.log import Handler, HumanFormatter, Redactor
-from tests.fakes.waiting import LONG, wait_until
+from tests.fakes.waiting import PATIENCE, wait_until
 
 CANARY = "c4n4ry-c4n4ry-c4n4ry"
 # Nothing here waits for these to pass; what must not happen is outlived by them.
@@ -336,7 +336,7 @@ async def test_systemd_hears_that_a_reload_begins_and_ends(place: Place) -> None
     path = place.folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
-        manager.settimeout(LONG)
+        manager.settimeout(PATIENCE)
         place.environ["NOTIFY_SOCKET"] = str(path)
         async with place.running() as credentials:
             credentials.reload_soon()

@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from ci.health import CacheLook
-from tests.fakes.waiting import LONG, wait_until
+from tests.fakes.waiting import PATIENCE, wait_until
 
 
 async def test_a_cache_that_hangs_is_told_of_without_waiting_for_it() -> None:
@@ -25,7 +25,7 @@ async def test_a_cache_that_hangs_is_told_of_without_waiting_for_it() -> None:
     application = web.Application()
     application.router.add_get("/nix-cache-info", answer)
     async with TestServer(application) as server:
-        look = CacheLook(str(server.make_url("/")).rstrip("/"), timeout=LONG)
+        look = CacheLook(str(server.make_url("/")).rstrip("/"), timeout=PATIENCE)
         assert (await look()).ok
         goes_on.clear()
         # What was seen last is told while one question, for everybody, is under way.

@@ -7,7 +7,7 @@ import asyncio
 from hypothesis import given, settings, strategies as st
 
 from ci.wake import TICK, Wake
-from tests.fakes.waiting import LONG
+from tests.fakes.waiting import PATIENCE
 
 
 async def test_a_ring_in_a_quiet_moment_strikes_at_once() -> None:
@@ -24,7 +24,7 @@ async def test_a_storm_is_few_strokes_and_the_last_ring_is_heard() -> None:
         await asyncio.sleep(0)
     seen = wake.count
     wake()
-    heard = await wake.wait(seen, LONG)
+    heard = await wake.wait(seen, PATIENCE)
     assert heard > seen
     assert wake.count <= (loop.time() - begun) / TICK + 2
 
@@ -51,7 +51,7 @@ def test_a_loop_that_looks_before_it_waits_sees_every_row(steps: list[bool]) -> 
                 await asyncio.sleep(0)
             rows += 1
             wake()
-        async with asyncio.timeout(LONG):
+        async with asyncio.timeout(PATIENCE):
             await reading
         return seen_rows
 

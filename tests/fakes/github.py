@@ -214,6 +214,7 @@ class FakeGitHub:
         mutation = seen.method in SERIAL
         self._mutations += mutation
         try:
+            await self._tell()
             if scripted is not None:
                 return await self._misbehave(request, seen, scripted)
             if broken:
@@ -221,8 +222,12 @@ class FakeGitHub:
             return self._behave(seen, checked)
         finally:
             self._mutations -= mutation
-            async with self._changed:
-                self._changed.notify_all()
+            await self._tell()
+
+    async def _tell(self) -> None:
+        """Have those who wait look again."""
+        async with self._changed:
+            self._changed.notify_all()
 
     def _check_manners(self, seen: Seen) -> None:
         early = self._silent_until - seen.at
@@ -239,6 +244,7 @@ class FakeGitHub:
         if reply.silence:
             self._silent_until = time.monotonic() + reply.silence
         if reply.delay:
+            await self._tell()
             await asyncio.sleep(reply.delay)
         if reply.reset and request.transport is not None:
             request.transport.abort()

@@ -16,7 +16,7 @@ from ci.history import soundness
 from ci.history.copies import copy_database
 from ci.history.database import Database, connect_writer
 from ci.history.schema import migrate, migrations_directory, version
-from tests.fakes.waiting import LONG, wait_until
+from tests.fakes.waiting import PATIENCE, wait_until
 
 PAGE = 4096
 
@@ -160,7 +160,7 @@ async def _failure(database: Database) -> str:
     """Why the database must not be used any more, as soon as `guard` has seen it."""
     guard = asyncio.create_task(database.guard(after=0, every=0.01))
     try:
-        async with asyncio.timeout(LONG):
+        async with asyncio.timeout(PATIENCE):
             return str(await database.failed())
     finally:
         guard.cancel()

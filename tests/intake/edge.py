@@ -24,7 +24,7 @@ from ci.intake.webhook import BOUNDS, public_application, runner_options
 from ci.listen import Listener, listen
 from ci.wake import Wake
 from tests.fakes.push import SECRET, encode, headers
-from tests.fakes.waiting import LONG
+from tests.fakes.waiting import PATIENCE
 
 Answer = tuple[int, dict[str, Any]]
 
@@ -97,7 +97,7 @@ async def running_edge(
         lambda arrivals: database.write(deliveries.accept, arrivals),
         wake,
         # GitHub's own would be 503 where a flush of this machine's disk takes as long.
-        patience=LONG,
+        patience=PATIENCE,
     )
     application = public_application(
         settings=settings,

@@ -9,7 +9,7 @@ import pytest
 from ci.errors import RequestError
 from ci.history.deliveries import Arrival, Receipt
 from ci.intake.ledger import Ledger
-from tests.fakes.waiting import LONG
+from tests.fakes.waiting import PATIENCE
 
 
 def arrival(guid: object) -> Arrival:
@@ -135,7 +135,7 @@ async def test_a_commit_that_takes_too_long_is_not_waited_for() -> None:
             await ledger.accept(arrival(1))
         assert refused.value.status == 503
         books.open.set()
-        ledger.patience = LONG
+        ledger.patience = PATIENCE
         assert (await ledger.accept(arrival(2))).builds == (2,)
     assert books.batches == [["1"], ["2"]]
 

@@ -17,7 +17,7 @@ from ci.intake.requests import Requests
 from ci.models import Build, BuildState, Cause, Commit, RequestKind
 from ci.wake import Wake
 from tests.fakes.repository import Origin
-from tests.fakes.waiting import LONG
+from tests.fakes.waiting import PATIENCE
 from tests.intake.conftest import make_settings
 
 CONTEXT = "build-server"
@@ -64,12 +64,12 @@ class Desk:
 
     async def outcome(self, number: int) -> dict[str, Any]:
         seen = self.wake.count
-        async with asyncio.timeout(LONG):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 answer = await self.database.read(requests.outcome, number)
                 if answer is not None:
                     return answer
-                seen = await self.wake.wait(seen, LONG)
+                seen = await self.wake.wait(seen, PATIENCE)
 
     async def answer(self, **body: Any) -> dict[str, Any]:
         return await self.outcome(await self.ask(**body))

@@ -22,13 +22,13 @@ from ci.outside.finding import Finding, Reach
 from ci.outside.watch import OutsideWatch
 from tests.fakes.funnel import Funnel, PublicDns
 from tests.fakes.push import REPO, SECRET
-from tests.fakes.waiting import LONG, wait_until
+from tests.fakes.waiting import PATIENCE, wait_until
 from tests.intake.edge import Edge, running_edge
 
 NAME = "builder.example-tailnet.ts.net"
 OTHER = b"another secret, 32 bytes or more"
 # With what does not answer; the others have time.
-PATIENCE = 1.0
+BRIEF = 1.0
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Outside:
     dns: PublicDns
     host: str = NAME
     path: str = "/webhook"
-    patience: float = LONG
+    patience: float = PATIENCE
     resolvers: list[str] = field(default_factory=list)
 
     def settings(self) -> Settings:
@@ -112,7 +112,7 @@ async def another_path(outside: Outside) -> None:
 
 async def hanging(outside: Outside) -> None:
     outside.funnel.stalled = True
-    outside.patience = PATIENCE
+    outside.patience = BRIEF
     # Public servers need not be asked: they are in no hurry.
     outside.host = "127.0.0.1"
 
@@ -127,7 +127,7 @@ async def no_address(outside: Outside) -> None:
 
 async def silent_dns(outside: Outside) -> None:
     outside.dns.silent = True
-    outside.patience = PATIENCE
+    outside.patience = BRIEF
 
 
 async def failing_dns(outside: Outside) -> None:
@@ -158,7 +158,7 @@ async def test_each_fault_has_its_own_words_and_remedy(
     began = asyncio.get_running_loop().time()
     found = await outside.ask()
     # With some a limit has to pass, but for none the long one.
-    assert asyncio.get_running_loop().time() - began < LONG
+    assert asyncio.get_running_loop().time() - began < PATIENCE
     assert found.reach is reach
     check = found.check()
     assert check.name == "funnel"

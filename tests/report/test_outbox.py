@@ -26,7 +26,7 @@ from ci.wake import Wake
 from tests.fakes import misbehave
 from tests.fakes.github import TOKEN, FakeGitHub
 from tests.fakes.misbehave import Reply
-from tests.fakes.waiting import LONG, wait_until
+from tests.fakes.waiting import PATIENCE, wait_until
 
 REPO = "Bullish-Design/nix-terminal"
 OTHER = "Bullish-Design/other"
@@ -62,7 +62,7 @@ class World:
     async def be_patient(self) -> None:
         """From now on an answer may take its time; the outbox goes on as it is."""
         await self.github.close()
-        self.patience = LONG
+        self.patience = PATIENCE
         self.github = self.connected()
 
     # What the outbox has in the place of GitHub: whichever connection there is now.
@@ -161,7 +161,7 @@ class World:
 
     async def spend(self) -> None:
         """Step until the hour's budget lets nothing more out."""
-        async with asyncio.timeout(LONG):
+        async with asyncio.timeout(PATIENCE):
             while await self.outbox.step() != BUDGET_SPENT:
                 pass
 
@@ -171,13 +171,13 @@ class World:
 
     async def drain(self) -> None:
         """Step until everything is sent or dead."""
-        async with asyncio.timeout(LONG):
+        async with asyncio.timeout(PATIENCE):
             while await self.backlog():
                 await self.send()
 
     async def asked(self, count: int) -> None:
         """Step until GitHub has been asked so many times, and we know its answer."""
-        async with asyncio.timeout(LONG):
+        async with asyncio.timeout(PATIENCE):
             while len(self.server.requests) < count:
                 await self.send()
 
@@ -287,7 +287,7 @@ PASSING: list[Reply] = [
 async def test_a_bad_day_passes_and_leaves_the_verdict(
     tmp_path: Path, reply: Reply
 ) -> None:
-    async with a_world(tmp_path, patience=0.3 if reply.delay else LONG) as world:
+    async with a_world(tmp_path, patience=0.3 if reply.delay else PATIENCE) as world:
         world.server.misbehave(reply, reply)
         sha = await world.build(BuildState.SUCCEEDED)
         await world.outbox.step()

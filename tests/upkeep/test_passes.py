@@ -19,7 +19,7 @@ from ci.history.database import Database, connect_reader
 from ci.models import BuildState
 from ci.upkeep import backup, folders
 from tests.fakes.history import REPO
-from tests.fakes.waiting import LONG, wait_until
+from tests.fakes.waiting import PATIENCE, wait_until
 from tests.upkeep.house import BEGINNING, DAY, House, open_house
 
 MIB = 2**20
@@ -359,7 +359,7 @@ async def test_a_copy_delays_nobody_and_ends_when_the_server_does(house: House) 
     await house.database.write(_grow)
     last, held = paths.backup_path(house.state_dir), Held()
     copying = asyncio.create_task(backup.copy(house.database.path, last, stop=held))
-    assert await asyncio.to_thread(held.looked_at.wait, LONG)
+    assert await asyncio.to_thread(held.looked_at.wait, PATIENCE)
     part = last.with_name(".history.db.new.part")
     assert part.exists()
     await house.build(at=BEGINNING)
