@@ -335,6 +335,35 @@ def test_a_key_of_somebody_else_is_never_made(
     assert not (tmp_path / "secret-key").exists()
 
 
+@pytest.mark.parametrize(("mode", "open_to_others"), [(0o400, False), (0o444, True)])
+def test_a_key_of_somebody_else_is_read_where_nothing_may_be_written(
+    nix_version: NixProgram, tmp_path: Path, mode: int, open_to_others: bool
+) -> None:
+    """`ProtectSystem=strict` makes all but the unit's own directory read-only."""
+    if not shutil.which("bwrap"):
+        pytest.skip("bwrap is not here: nothing is read-only")
+    own, theirs = tmp_path / "own", tmp_path / "theirs"
+    own.mkdir()
+    theirs.mkdir()
+    env = _key_env(nix_version, theirs) | {"PUBLIC_FILE": str(own / "public-key")}
+    assert _run("build-server/cache-key.sh", env=env).returncode == 0
+    (own / "public-key").unlink()
+    (theirs / "secret-key").chmod(mode)
+    writable = ["--dev-bind", "/dev", "/dev", "--bind", str(own), str(own)]
+    script = ["bash", *STRICT, str(MODULES / "build-server/cache-key.sh")]
+    done = subprocess.run(
+        ["bwrap", "--ro-bind", "/", "/", *writable, *script],
+        env=env | {"KEY_MADE_HERE": "0"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (own / "public-key").read_text().startswith("build-server-1:")
+    said = f"{theirs / 'secret-key'} can be read by others"
+    assert (said in done.stderr) == open_to_others
+
+
 @pytest.mark.parametrize(
     ("late", "sets"),
     [(3600, True), (3, True), (2, False), (0, False), (-2, False), (-3, True)],

@@ -25,7 +25,12 @@ if [[ ! -s $secret ]]; then
   sync "$(dirname "$secret")"
   say "made the key $name"
 fi
-chmod 600 "$secret"
+if [[ ${KEY_MADE_HERE:-0} == 1 ]]; then
+  chmod 600 "$secret"
+elif [[ $(stat --dereference --format=%a "$secret") != *00 ]]; then
+  # Not ours to change, and the unit may not write there.
+  say "$secret can be read by others: chmod 600 $secret"
+fi
 
 is=$(nix --extra-experimental-features nix-command key convert-secret-to-public <"$secret")
 if [[ ${is%%:*} != "$name" ]]; then
