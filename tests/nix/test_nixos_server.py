@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,8 @@ ASK = {
     "user": "config.users.users.build-server",
     "toplevel": "config.system.build.toplevel.name",
 }
+# In the name of a socket: what stands in it.
+MARK = re.compile(r"-[0-9a-f]{8}(?=\.socket)")
 PARTS = {"services": "service", "sockets": "socket", "timers": "timer"}
 
 
@@ -96,7 +99,9 @@ def test_units_are_the_golden_ones(each_evaluation: Evaluation) -> None:
     assert said["failed"] == []
     assert said["warnings"] == []
     ours = {
-        name: units.without_hashes(text).replace("build-server-checked", "config")
+        MARK.sub("", name): MARK.sub("", units.without_hashes(text)).replace(
+            "build-server-checked", "config"
+        )
         for name, text in _units(said).items()
     }
     if os.environ.get("UPDATE_GOLDEN"):
@@ -377,11 +382,44 @@ def test_the_tailnet_alone_gets_in(usual: Mapping[str, Any]) -> None:
     assert firewall["interfaces"] == {
         "tailscale0": {"allowedTCPPorts": [8000, 5000], "allowedUDPPorts": []}
     }
-    assert usual["sockets"]["build-server-public"]["listenStreams"] == [
-        "127.0.0.1:8010"
-    ]
+    opened = {
+        one["socketConfig"]["FileDescriptorName"]: one["listenStreams"]
+        for one in usual["sockets"].values()
+        if one["socketConfig"].get("FileDescriptorName")
+    }
+    assert opened == {"public": ["127.0.0.1:8010"], "private": ["[::]:8000"]}
     assert usual["nix"]["trusted-users"] == ["root"]
     assert usual["user"]["isSystemUser"]
+
+
+def test_a_socket_that_changes_is_another_socket(evaluation: Evaluation) -> None:
+    """NixOS restarts none that changed, and would leave it open where it was."""
+    changes = {
+        "as it was": "",
+        "another build": "settings.build.parallel = 7;",
+        "loopback": 'listenAddress = "127.0.0.1";',
+        "one more network": 'allowedAddresses = [ "192.168.1.0/24" ];',
+        "another user": 'user = "builder";',
+    }
+    server = f"root + {json.dumps(f'/{SERVER}')}"
+    cases = "".join(
+        f"{json.dumps(name)} = let inherit ((evalNixos {{ modules = [ ({server})"
+        f" ({SMALLEST}) {{ services.build-server = {{ {more} }}; }} ]; }}).config.systemd)"
+        " services sockets; in { opened = builtins.attrNames sockets; "
+        "passed = services.build-server.serviceConfig.Sockets; };\n"
+        for name, more in changes.items()
+    )
+    said = evaluation.ask(f"{{ {cases} }}")
+    names = {name: set(one["opened"]) for name, one in said.items()}
+    for one in said.values():
+        assert {f"{name}.socket" for name in one["opened"]} == set(one["passed"])
+    before = names["as it was"]
+    assert names["another build"] == before
+    # The public one is the same in both.
+    assert len(names["loopback"] & before) == len(names["one more network"] & before)
+    assert len(names["loopback"] & before) == 1
+    assert len(names["loopback"] & names["one more network"]) == 1
+    assert not names["another user"] & before
 
 
 def test_on_wsl_everything_is_on_loopback(eval_nixos: EvaluateNixos) -> None:
@@ -520,8 +558,8 @@ def test_without_webhooks_nothing_is_public(eval_nixos: EvaluateNixos) -> None:
         ask=ASK,
     )
     assert said["failed"] == []
-    assert list(said["sockets"]) == ["build-server-private"]
-    private = said["sockets"]["build-server-private"]
+    (private,) = said["sockets"].values()
+    assert private["socketConfig"]["FileDescriptorName"] == "private"
     assert private["listenStreams"] == ["/run/build-server/private.sock"]
     assert "IPAddressDeny" not in private["socketConfig"]
     assert said["firewall"]["interfaces"] == {}

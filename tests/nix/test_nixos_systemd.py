@@ -87,9 +87,13 @@ Environment=PATH=/usr/bin:/bin
 """
 
 
-@pytest.fixture
-def booted(evaluation: Evaluation, tmp_path: Path) -> Iterator[Booted]:
-    said = evaluation.nixos(SERVER, MACHINE, ask=ASK)
+# The same machine with its pages on loopback alone.
+MOVED = '{ services.build-server.listenAddress = "127.0.0.1"; }'
+
+
+def _written(evaluation: Evaluation, work: Path, *more: str) -> dict[str, str]:
+    """The units of the machine by file name, and its configuration in `work`."""
+    said = evaluation.nixos(SERVER, MACHINE, *more, ask=ASK)
     service = re.sub(
         "ExecStart=.*",
         f"ExecStart={sys.executable} -m ci serve --config /run/test/config.toml",
@@ -98,21 +102,26 @@ def booted(evaluation: Evaluation, tmp_path: Path) -> Iterator[Booted]:
     if _systemd() < 253:
         reload = "Type=notify\nExecReload=/bin/kill -HUP $MAINPID"
         service = service.replace("Type=notify-reload", reload)
-    service += f"{HERE}StandardError=append:{tmp_path}/machine/said\n"
+    service += f"{HERE}StandardError=append:{work}/machine/said\n"
     written = {"build-server.service": service} | {
         f"{name}.socket": units.unit("socket", one)
         for name, one in said["sockets"].items()
     }
-    alone = {
+    (work / "config.toml").write_text(units.toml(said["file"]))
+    return {
         name: text.replace("[Unit]\n", "[Unit]\nDefaultDependencies=no\n", 1)
         for name, text in written.items()
     }
+
+
+@pytest.fixture
+def booted(evaluation: Evaluation, tmp_path: Path) -> Iterator[Booted]:
+    alone = _written(evaluation, tmp_path)
     program = tmp_path / "mailbox.py"
     program.write_text(MAILBOX)
     run = f"ExecStart={sys.executable} {program}\n"
     alone["mailbox.service"] = f"[Unit]\nDefaultDependencies=no\n[Service]\n{run}"
     config = tmp_path / "config.toml"
-    config.write_text(units.toml(said["file"]))
     try:
         with Booted(tmp_path / "machine", alone, PREPARE.format(config=config)) as here:
             yield here
@@ -135,7 +144,7 @@ def _code(booted: Booted, *argv: str, within: int = 60) -> str:
 
 async def test_the_service_under_systemd(booted: Booted) -> None:
     await wait_until(lambda: booted.up, what="systemd")
-    sockets = ["build-server-public.socket", "build-server-private.socket"]
+    sockets = _sockets(booted)
     booted.run("systemctl", "start", *sockets)
 
     # The first who knocks starts it; the sockets are those of systemd.
@@ -202,6 +211,45 @@ async def test_the_service_under_systemd(booted: Booted) -> None:
     assert booted.show("build-server", "NRestarts")["NRestarts"] == "0"
     listening = booted.show(sockets[0], "ActiveState", "SubState")
     assert listening == {"ActiveState": "active", "SubState": "listening"}
+
+
+async def test_a_switch_moves_the_listeners(
+    booted: Booted, evaluation: Evaluation, tmp_path: Path
+) -> None:
+    """What NixOS's switch-to-configuration does: it restarts services, and no sockets."""
+    await wait_until(lambda: booted.up, 30, what="systemd")
+    before = _sockets(booted)
+    booted.run("systemctl", "start", *before, "build-server")
+    health = ("--header", "Host: localhost")
+    assert _code(booted, *health, "http://100.64.1.1:8000/health") == "200"
+
+    place = Path("/run/systemd/system")
+    after = _written(evaluation, tmp_path, MOVED)
+    booted.run("cp", str(tmp_path / "config.toml"), "/run/test/config.toml")
+    gone = [name for name in before if name not in after]
+    booted.run("systemctl", "stop", *gone)
+    booted.run("rm", *(str(place / name) for name in gone))
+    for name, text in after.items():
+        (tmp_path / name).write_text(text)
+        booted.run("cp", str(tmp_path / name), str(place))
+    booted.run("systemctl", "daemon-reload")
+    booted.run("systemctl", "restart", "build-server")
+    booted.run("systemctl", "start", *_sockets(booted))
+
+    await wait_until(lambda: _active(booted), 15, what="the server after the switch")
+    assert _code(booted, *health, "http://127.0.0.1:8000/health") == "200"
+    assert _code(booted, *health, "http://100.64.1.1:8000/health") == "000"
+    webhook = ("--request", "POST", "http://127.0.0.1:8010/webhook")
+    assert _code(booted, *webhook) == "401"
+    # Opened by systemd again: a restart keeps callers.
+    booted.run("systemctl", "restart", "--no-block", "build-server")
+    assert _code(booted, *health, "http://127.0.0.1:8000/health") == "200"
+
+
+def _sockets(booted: Booted) -> list[str]:
+    """The unit's own, the public one first."""
+    named = booted.run("sh", "-c", "cd /run/systemd/system; echo *.socket").split()
+    return sorted(named, reverse=True)
 
 
 def _last(booted: Booted) -> object:

@@ -11,22 +11,47 @@ let
   inherit (cfg.settings) listen;
   takesWebhooks = cfg.settings.github.webhook != false;
 
-  socket = name: address: more: {
-    description = "build-server: the ${name} address";
-    wantedBy = [ "sockets.target" ];
-    listenStreams = [ (lib.removePrefix "unix:" address) ];
-    socketConfig = {
-      FileDescriptorName = name;
-      Service = "build-server.service";
-      # A server that cannot start is not started again and again by the caller that still
-      # waits. While it restarts on purpose, callers are kept.
-      FlushPending = true;
-      SocketUser = cfg.user;
-      SocketGroup = cfg.user;
-      SocketMode = "0660";
-    }
-    // more;
-  };
+  socket =
+    name: address: more:
+    let
+      unit = {
+        description = "build-server: the ${name} address, ${address}";
+        wantedBy = [ "sockets.target" ];
+        listenStreams = [ (lib.removePrefix "unix:" address) ];
+        socketConfig = {
+          FileDescriptorName = name;
+          Service = "build-server.service";
+          # A server that cannot start is not started again and again by the caller that still
+          # waits. While it restarts on purpose, callers are kept.
+          FlushPending = true;
+          SocketUser = cfg.user;
+          SocketGroup = cfg.user;
+          SocketMode = "0660";
+        }
+        // more;
+      };
+      # A switch restarts no socket that changed: under one name nobody would listen at a new
+      # address until the machine starts again.
+      mark = builtins.substring 0 8 (builtins.hashString "sha256" (builtins.toJSON unit));
+    in
+    lib.nameValuePair "build-server-${name}-${mark}" unit;
+  sockets =
+    lib.optional takesWebhooks (socket "public" listen.public { })
+    ++ lib.singleton (
+      socket "private" listen.private (
+        # A second wall behind the firewall: the kernel drops what does not come from this
+        # machine or from the tailnet's addresses (https://tailscale.com/kb/1015).
+        lib.optionalAttrs (!lib.hasPrefix "unix:" listen.private) {
+          IPAddressDeny = "any";
+          IPAddressAllow = [
+            "localhost"
+            "100.64.0.0/10"
+            "fd7a:115c:a1e0::/48"
+          ]
+          ++ cfg.allowedAddresses;
+        }
+      )
+    );
 in
 {
   options.services.build-server.socketActivation = mkOption {
@@ -34,33 +59,14 @@ in
     default = true;
     description = ''
       Let systemd open the listeners. To stop the server for longer, stop the sockets too:
-      `systemctl stop 'build-server-*.socket' build-server`.
+      `systemctl stop 'build-server-*.socket' build-server`. Their names end in a mark of what
+      stands in them, so that a switch which changes an address opens another.
     '';
   };
 
   config = lib.mkIf (cfg.enable && cfg.socketActivation) {
-    systemd.sockets = lib.mkMerge [
-      (lib.mkIf takesWebhooks {
-        build-server-public = socket "public" listen.public { };
-      })
-      {
-        build-server-private = socket "private" listen.private (
-          # A second wall behind the firewall: the kernel drops what does not come from this
-          # machine or from the tailnet's addresses (https://tailscale.com/kb/1015).
-          lib.optionalAttrs (!lib.hasPrefix "unix:" listen.private) {
-            IPAddressDeny = "any";
-            IPAddressAllow = [
-              "localhost"
-              "100.64.0.0/10"
-              "fd7a:115c:a1e0::/48"
-            ]
-            ++ cfg.allowedAddresses;
-          }
-        );
-      }
-    ];
+    systemd.sockets = lib.listToAttrs sockets;
     # Whoever starts the service starts its sockets first.
-    systemd.services.build-server.serviceConfig.Sockets =
-      lib.optional takesWebhooks "build-server-public.socket" ++ [ "build-server-private.socket" ];
+    systemd.services.build-server.serviceConfig.Sockets = map (one: "${one.name}.socket") sockets;
   };
 }
