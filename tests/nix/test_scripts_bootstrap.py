@@ -341,9 +341,15 @@ async def test_a_whole_nixos(machine: Machine, newest_nix: NixProgram) -> None:
     hardware = directory / "hardware-configuration.nix"
     assert hardware.read_text() == "{ found = true; }\n"
     assert f"sudo nixos-rebuild switch --flake path:{directory}#mars" in done.out
-    hardware.write_text("{ mine = true; }\n")
-    assert (await machine.run(BOOTSTRAP, *arguments)).code == 0
-    assert hardware.read_text() == "{ mine = true; }\n"
+    # What the installer made is how the machine starts, and who uses it.
+    own = [hardware, directory / "configuration.nix"]
+    for file in own:
+        file.write_text("{ mine = true; }\n")
+    for more in ((), ("--yes",)):
+        again = await machine.run(BOOTSTRAP, *arguments, *more)
+        assert again.code == 0, again
+        assert f"{own[1]} is the machine's own and stays" in again.out
+        assert {file.read_text() for file in own} == {"{ mine = true; }\n"}
 
 
 @pytest.mark.parametrize(

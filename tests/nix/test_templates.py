@@ -86,6 +86,25 @@ MACHINE = """\
   substituters = config.nix.settings.substituters;
   tailscale = config.services.tailscale.authKeyFile;
   syncthing = config.home-manager.users.alice.services.syncthing.enable;
+  starts = config.boot.loader.systemd-boot.enable or false;
+}
+"""
+# What NixOS's installer makes, with its own name, release and boot loader.
+GENERATED = """\
+{ lib, ... }: {
+  fileSystems."/" = { device = "/dev/vda2"; fsType = "ext4"; };
+  nixpkgs.hostPlatform = lib.mkDefault "x86_64-linux";
+}
+"""
+INSTALLED = """\
+{ config, pkgs, ... }: {
+  imports = [ ./hardware-configuration.nix ];
+  boot.loader.grub.enable = true;
+  boot.loader.grub.device = "/dev/vda";
+  networking.hostName = "nixos";
+  networking.networkmanager.enable = true;
+  users.users.alice = { isNormalUser = true; extraGroups = [ "wheel" ]; };
+  system.stateVersion = "25.05";
 }
 """
 
@@ -139,6 +158,7 @@ def test_each_template_evaluates_as_it_comes(each_evaluation: Evaluation) -> Non
             "substituters": [],
             "tailscale": None,
             "syncthing": False,
+            "starts": True,
         }
     }
     both = ["aarch64-linux", "x86_64-linux"]
@@ -181,6 +201,41 @@ def test_secrets_are_read_when_they_are_there(
         "substituters": ["http://builder:5000"],
         "tailscale": "/run/secrets/tailscale",
         "syncthing": True,
+        "starts": True,
+    }
+
+
+def test_a_machine_keeps_what_its_installer_made(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    """How it starts, its name and its release are not the template's to say."""
+    started = with_secrets("machine", tmp_path)
+    (started / "hardware-configuration.nix").write_text(GENERATED)
+    asks = """{ config, failed, ... }: {
+      inherit failed;
+      name = config.networking.hostName;
+      grub = config.boot.loader.grub.device;
+      systemd = config.boot.loader.systemd-boot.enable or false;
+      release = config.system.stateVersion;
+      substituters = config.nix.settings.substituters;
+      home = config.home-manager.users.alice.home.activationPackage.name;
+    }"""
+    generated = asked(
+        evaluation, f"({MACHINE}) (outputs {started}).nixosConfigurations.machine"
+    )
+    assert (generated["failed"], generated["starts"]) == ([], True)
+    (started / "configuration.nix").write_text(INSTALLED)
+    said = asked(
+        evaluation, f"({asks}) (outputs {started}).nixosConfigurations.machine"
+    )
+    assert said == {
+        "failed": [],
+        "name": "nixos",
+        "grub": "/dev/vda",
+        "systemd": False,
+        "release": "25.05",
+        "substituters": ["http://builder:5000"],
+        "home": "home-manager-generation",
     }
 
 

@@ -229,7 +229,7 @@ stage() {
   stage_secrets >"$staged/secrets.nix"
   chmod 644 "$staged/machine.nix"
   chmod 600 "$staged/secrets.nix"
-  if [[ $template == machine ]]; then stage_hardware; fi
+  if [[ $template == machine ]]; then stage_own; fi
 }
 
 stage_machine() {
@@ -257,8 +257,13 @@ NIX
   printf '}\n'
 }
 
-stage_hardware() {
+# How a machine starts, its network and its users stay as they are.
+stage_own() {
   local file=hardware-configuration.nix
+  if [[ -e $directory/configuration.nix ]]; then
+    rm -f -- "$staged/configuration.nix"
+    say "$directory/configuration.nix is the machine's own and stays; what is added is in build-server.nix"
+  fi
   if [[ -e $directory/$file ]]; then
     rm -f -- "$staged/$file"
   elif command -v nixos-generate-config >/dev/null; then
@@ -340,7 +345,7 @@ tell_next() {
   fi
   if ! command -v nix >/dev/null; then next "install Nix: https://nixos.org/download"; fi
   if [[ $template == machine ]]; then
-    next "look at $directory/hardware-configuration.nix: it must be this machine's"
+    next "look at $directory/configuration.nix and hardware-configuration.nix: they must be this machine's, with a user $user"
     next "sudo nixos-rebuild switch --flake $flake#$name"
   elif command -v home-manager >/dev/null; then
     next "home-manager switch --flake $flake#$user"

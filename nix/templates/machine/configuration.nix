@@ -1,36 +1,26 @@
-# The machine. The options: docs/nixos.md of build-server.
+# The machine's own: how it starts, its network, who uses it. The installer of NixOS has made
+# such a file, /etc/nixos/configuration.nix: that one belongs here, in place of this.
 let
   machine = import ./machine.nix;
-  secrets = if builtins.pathExists ./secrets.nix then import ./secrets.nix else { };
-  server = secrets.buildServer or { };
 in
 {
-  networking.hostName = machine.name;
-  # The release of NixOS that this began with; it stays.
-  system.stateVersion = "26.05";
-  nix.settings.experimental-features = [
-    "nix-command"
-    "flakes"
-  ];
+  imports = [ ./hardware-configuration.nix ];
 
-  programs.build-client = {
-    enable = true;
-    server = server.address or "http://build-server:8000";
-  }
-  # Nothing is fetched without the cache's key.
-  // (
-    if server ? publicKey then builtins.removeAttrs server [ "address" ] else { cacheUrl = null; }
-  );
+  # For a machine with UEFI.
+  boot.loader.systemd-boot.enable = true;
+  boot.loader.efi.canTouchEfiVariables = true;
 
-  services.bootstrap-services = {
-    tailscale.enable = true;
-    tailscale.authKeyFile = secrets.tailscale.authKeyFile or null;
-    syncthing.openFirewall = true;
-  };
+  networking.networkmanager.enable = true;
 
-  programs.zsh.enable = true;
+  # `sudo passwd` gives a password.
   users.users.${machine.user} = {
     isNormalUser = true;
-    extraGroups = [ "wheel" ];
+    extraGroups = [
+      "wheel"
+      "networkmanager"
+    ];
   };
+
+  # The release of NixOS that this began with; it stays.
+  system.stateVersion = "26.05";
 }

@@ -31,8 +31,8 @@
         modules = [
           build-server.nixosModules.default
           home-manager.nixosModules.home-manager
-          ./hardware-configuration.nix
           ./configuration.nix
+          ./build-server.nix
           {
             home-manager = {
               useGlobalPkgs = true;

@@ -6,7 +6,7 @@ in
   # The release of home-manager that this began with; it stays.
   home.stateVersion = "26.05";
 
-  # The key that joins the tailnet is for the machine, in configuration.nix.
+  # The key that joins the tailnet is for the machine, in build-server.nix.
   bootstrap.machine.secrets =
     if secrets == null then null else builtins.removeAttrs secrets [ "tailscale" ];
 }
