@@ -203,6 +203,7 @@ def test_what_a_home_cannot_do_is_said_when_it_is_switched_to(
         f"extra-trusted-public-keys = {KEY}\n"
         "connect-timeout = 3\n"
         "download-attempts = 1\n"
+        "stalled-download-timeout = 15\n"
         "fallback = true\n"
     )
     printed = activated(said["step"])
@@ -213,6 +214,24 @@ def test_what_a_home_cannot_do_is_said_when_it_is_switched_to(
     )
     file = "/home/alice/.config/build-server/nix.conf"
     assert f"sudo tee -a /etc/nix/nix.conf < {file}" in printed
+
+
+def test_a_machine_that_knows_the_key_is_told_nothing(
+    eval_home: EvaluateHome, tmp_path: Path
+) -> None:
+    """On NixOS /etc/nix/nix.conf is a link; elsewhere keys may be in a file beside it."""
+    step = eval_home(BOOTSTRAP, USUAL, ask=activation("buildServerCache"))
+    made, etc = tmp_path / "made.conf", tmp_path / "etc"
+    etc.mkdir()
+    made.write_text(f"trusted-public-keys = other-1:abc= {KEY}\n")
+    assert "does not know the cache" in activated(step, NIX_CONF_DIR=str(etc))
+    (etc / "nix.conf").symlink_to(made)
+    assert activated(step, NIX_CONF_DIR=str(etc)) == ""
+    (etc / "nix.conf").unlink()
+    (etc / "nix.conf").write_text("!include nix.custom.conf\n")
+    assert "does not know the cache" in activated(step, NIX_CONF_DIR=str(etc))
+    made.rename(etc / "nix.custom.conf")
+    assert activated(step, NIX_CONF_DIR=str(etc)) == ""
 
 
 def test_what_the_note_says_to_write_evaluates(
@@ -249,6 +268,7 @@ def test_who_is_trusted_writes_it_into_his_own_nix_conf(
         "extra-trusted-public-keys": [KEY],
         "connect-timeout": 3,
         "download-attempts": 1,
+        "stalled-download-timeout": 15,
         "fallback": True,
     }
     assert "nix/nix.conf" in said["files"]

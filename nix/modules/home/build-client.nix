@@ -22,6 +22,7 @@ let
   patience = {
     connect-timeout = 3;
     download-attempts = 1;
+    stalled-download-timeout = 15;
     fallback = true;
   };
   lines = ''
@@ -29,6 +30,7 @@ let
     extra-trusted-public-keys = ${cfg.publicKey}
     connect-timeout = ${toString patience.connect-timeout}
     download-attempts = ${toString patience.download-attempts}
+    stalled-download-timeout = ${toString patience.stalled-download-timeout}
     fallback = true
   '';
   forNixos = ''programs.build-client = { enable = true; server = "${cfg.server}"; cacheUrl = "${toString cfg.cacheUrl}"; publicKey = "${toString cfg.publicKey}"; };'';
@@ -116,7 +118,9 @@ in
 
     home.activation.buildServerCache = lib.mkIf (fetches && !cfg.nixConf && osConfig == null) (
       lib.hm.dag.entryAfter [ "writeBoundary" ] ''
-        if ! grep -rqsF -e ${lib.escapeShellArg cfg.publicKey} /etc/nix; then
+        # By name: on NixOS the file is a link, which grep -r leaves out; and what else is
+        # linked to there may be a whole nixpkgs.
+        if ! grep -qsF -e ${lib.escapeShellArg cfg.publicKey} "''${NIX_CONF_DIR:-/etc/nix}"/*.conf; then
           noteEcho ${lib.escapeShellArg "Nix does not know the cache ${cfg.cacheUrl} yet, and home-manager cannot tell it."}
           echo "On NixOS write in the machine's configuration, with nixosModules.build-client:"
           echo ${lib.escapeShellArg "  ${forNixos}"}
