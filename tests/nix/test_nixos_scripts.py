@@ -212,6 +212,7 @@ class _Health(BaseHTTPRequestHandler):
     checks: ClassVar[list[dict[str, object]]]
 
     def do_GET(self) -> None:
+        assert self.headers["Host"] == "localhost"
         body = json.dumps({"status": "degraded", "checks": self.checks}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))

@@ -264,6 +264,10 @@ REFUSED = {
         'nix.settings.trusted-users = [ "@build-server" ];',
         "nix.settings.trusted-users has @build-server",
     ),
+    "trusted besides": (
+        'nix.settings.extra-trusted-users = "alice build-server";',
+        "nix.settings.trusted-users has build-server",
+    ),
     "not allowed": (
         'nix.settings.allowed-users = [ "@wheel" ];',
         'Write nix.settings.allowed-users = [ "build-server" … ];',
@@ -420,6 +424,30 @@ def test_a_socket_that_changes_is_another_socket(evaluation: Evaluation) -> None
     assert len(names["loopback"] & before) == 1
     assert len(names["loopback"] & names["one more network"]) == 1
     assert not names["another user"] & before
+
+
+def test_on_one_address_the_machine_asks_itself_there(
+    eval_nixos: EvaluateNixos,
+) -> None:
+    """Nothing listens on loopback then; and at boot the address is not there yet."""
+    said = eval_nixos(
+        SERVER,
+        USUAL,
+        '{ services.build-server.listenAddress = "100.64.7.7";'
+        ' nix.settings.allowed-users = [ "@wheel" ];'
+        ' nix.settings.extra-allowed-users = [ "build-server" ]; }',
+        ask=ASK,
+    )
+    assert said["failed"] == []
+    assert said["file"]["cache"]["url"] == "http://100.64.7.7:5000"
+    mend = said["services"]["build-server-funnel-mend"]["environment"]
+    assert mend["FUNNEL_HEALTH"] == "http://100.64.7.7:8000/health"
+    private = [
+        one["socketConfig"]
+        for one in said["sockets"].values()
+        if one["listenStreams"] == ["100.64.7.7:8000"]
+    ]
+    assert [one["FreeBind"] for one in private] == [True]
 
 
 def test_on_wsl_everything_is_on_loopback(eval_nixos: EvaluateNixos) -> None:

@@ -9,6 +9,19 @@ rec {
   portOf =
     address:
     if isUnix address || parts address == null then null else lib.toIntBase10 (lib.last (parts address));
+  # Where this machine reaches a listener on that host: one on every address on loopback.
+  reach =
+    host:
+    if
+      builtins.elem host [
+        "0.0.0.0"
+        "[::]"
+        "localhost"
+      ]
+    then
+      "127.0.0.1"
+    else
+      host;
   isNumeric = address: builtins.match "[0-9.]+|\\[[0-9A-Fa-f:.]+]" (hostOf address) != null;
   isLoopback =
     address:

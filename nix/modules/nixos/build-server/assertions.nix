@@ -23,8 +23,13 @@ let
       cfg.harmonia.enable && !addresses.isLoopback "${cfg.listenAddress}:0"
     ) "the cache on \"${cfg.listenAddress}:${toString cfg.harmonia.port}\"";
 
-  trusted = config.nix.settings.trusted-users or [ ];
-  allowed = config.nix.settings.allowed-users or [ "*" ];
+  # Nix adds what stands under "extra-" to it; there it may also be words in one text.
+  users =
+    key: usual:
+    config.nix.settings.${key} or usual
+    ++ lib.concatMap (lib.splitString " ") (lib.toList (config.nix.settings."extra-${key}" or [ ]));
+  trusted = users "trusted-users" [ ];
+  allowed = users "allowed-users" [ "*" ];
   groups = [
     user
   ]

@@ -35,7 +35,7 @@ let
     );
     FUNNEL_HEALTH =
       if asked && !addresses.isUnix listen.private then
-        "http://localhost:${toString (addresses.portOf listen.private)}/health"
+        "http://${addresses.reach (addresses.hostOf listen.private)}:${toString (addresses.portOf listen.private)}/health"
       else
         "";
   };

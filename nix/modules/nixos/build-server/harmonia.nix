@@ -87,7 +87,7 @@ in
     services.harmonia = if options.services.harmonia ? cache then { inherit cache; } else cache;
 
     services.build-server.settings.cache = lib.mkIf (cfg.harmonia.publicKey != null) {
-      url = lib.mkDefault "http://127.0.0.1:${toString cfg.harmonia.port}";
+      url = lib.mkDefault "http://${addresses.reach cfg.listenAddress}:${toString cfg.harmonia.port}";
       public_key = lib.mkDefault cfg.harmonia.publicKey;
     };
 

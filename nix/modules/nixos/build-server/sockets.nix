@@ -27,6 +27,8 @@ let
           SocketUser = cfg.user;
           SocketGroup = cfg.user;
           SocketMode = "0660";
+          # At boot an address of the tailnet is not there yet.
+          FreeBind = true;
         }
         // more;
       };
