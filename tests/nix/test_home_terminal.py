@@ -31,6 +31,24 @@ def test_a_terminal_to_work_in(each_evaluation: Evaluation) -> None:
     assert any(name.endswith(".zshrc") for name in said["files"])
 
 
+def test_home_manager_of_a_stable_release_will_do(eval_home: EvaluateHome) -> None:
+    """26.05 has another module for fzf, in which Atuin's Ctrl-R comes later by itself."""
+    stable = """{ lib, ... }: {
+      disabledModules = [ "programs/fzf.nix" ];
+      options.programs.fzf = {
+        enable = lib.mkEnableOption "fzf";
+        historyWidgetOptions = lib.mkOption {
+          type = lib.types.listOf lib.types.str;
+          default = [ ];
+        };
+      };
+    }"""
+    ask = {**WHOLE, "fzf": "config.programs.fzf"}
+    said = eval_home(TERMINAL, USUAL, stable, ask=ask)
+    assert (said["failed"], said["warnings"]) == ([], [])
+    assert said["fzf"] == {"enable": True, "historyWidgetOptions": []}
+
+
 def test_a_neovim_and_packages_of_ones_own(eval_home: EvaluateHome) -> None:
     own = """{ pkgs, ... }: {
       programs.terminal.neovim.package = pkgs.writeShellScriptBin "my-nixvim" "";

@@ -3,6 +3,7 @@
 {
   config,
   lib,
+  options,
   pkgs,
   ...
 }:
@@ -105,8 +106,12 @@ in
           enableZshIntegration = mkDefault true;
           enableBashIntegration = mkDefault true;
         };
-        # Both want Ctrl-R; it is Atuin's.
-        programs.fzf.historyWidget.command = mkDefault "";
+      })
+
+      # Both want Ctrl-R; it is Atuin's. In home-manager 26.05 and before, which has no such
+      # option, Atuin takes it by coming later.
+      (lib.optionalAttrs (options.programs.fzf ? historyWidget) {
+        programs.fzf.historyWidget.command = lib.mkIf (cfg.enable && cfg.atuin.enable) (mkDefault "");
       })
 
       (lib.mkIf (cfg.neovim.enable && cfg.neovim.package == null) {
