@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,8 @@ CLIENT = Path("nix/modules/nixos/build-client.nix")
 WSL_HOST = Path("nix/modules/nixos/wsl-host.nix")
 HOST = Path("nix/hosts/build-server")
 PAGE = CHECKOUT / "docs/nixos.md"
+TEXT = (CHECKOUT / HOST / "default.nix").read_text()
+STEPS = (CHECKOUT / HOST / "README.md").read_text().partition("\n## Inside, once\n")[2]
 WSL = '{ wsl = { enable = true; defaultUser = "alice"; }; }'
 ASK = {
     "failed": "failed",
@@ -68,6 +73,58 @@ def test_the_example_host_is_whole(each_evaluation: Evaluation) -> None:
     assert windows["wsl2"]["vmIdleTimeout"] == "-1"
     assert windows["general"]["instanceIdleTimeout"] == "-1"
     assert said["trusted"] == ["root"]
+
+
+def test_the_flake_around_it_evaluates(evaluation: Evaluation, tmp_path: Path) -> None:
+    (flake,) = re.findall(r"```nix\n# flake\.nix\n(.*?)```", STEPS, re.S)
+    (tmp_path / "flake.nix").write_text(flake)
+    shutil.copy(CHECKOUT / HOST / "default.nix", tmp_path / "configuration.nix")
+    ours = (("build-server", SERVER), ("wsl-host", WSL_HOST))
+    modules = " ".join(f"{name} = {CHECKOUT / path};" for name, path in ours)
+    said = evaluation.ask(f"""
+      let
+        given = {{
+          nixpkgs.lib.nixosSystem = {{ modules }}:
+            evalNixos {{ inherit modules; wsl = true; }};
+          # The real one, or its stand-in, is around every machine here.
+          nixos-wsl.nixosModules.default = {{ }};
+          build-server.nixosModules = {{ {modules} }};
+        }};
+        flake = import {tmp_path}/flake.nix;
+        asked = builtins.attrNames flake.inputs;
+        machine = (flake.outputs given).nixosConfigurations.build-server;
+      in {{ inherit asked; inherit (machine) failed;
+        name = machine.config.system.build.toplevel.name; }}
+    """)
+    assert said == {
+        "asked": ["build-server", "nixos-wsl", "nixpkgs"],
+        "failed": [],
+        "name": "nixos-system-build-server",
+    }
+
+
+def test_the_steps_work_for_who_is_not_root(tmp_path: Path) -> None:
+    """No line needs to be in a directory that only root can enter."""
+    programs, place = tmp_path / "bin", tmp_path / "secrets"
+    programs.mkdir()
+    (programs / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
+    (programs / "sudo").chmod(0o755)
+    (made, switched) = re.findall(r"```sh\n(.*?)```", STEPS, re.S)[:2]
+    for line in made.strip().splitlines():
+        command = [
+            "sh",
+            "-e",
+            "-c",
+            line.replace("/etc/build-server-secrets", str(place)),
+        ]
+        env = {"PATH": f"{programs}:{os.environ['PATH']}"}
+        subprocess.run(command, input=b"pasted\n", env=env, cwd="/", check=True)
+    found = {each.name: each for each in place.iterdir()}
+    assert {each.stat().st_mode & 0o777 for each in found.values()} == {0o600}
+    assert len(found["webhook"].read_text().strip()) >= 16
+    named = re.findall(r'"/etc/build-server-secrets/([\w-]+)";', TEXT)
+    assert set(found) == set(named) - {"notify-urls"}
+    assert "--flake path:/etc/nixos#build-server\n" in switched
 
 
 def test_wsl_stays_apart_from_windows(eval_nixos: EvaluateNixos) -> None:
