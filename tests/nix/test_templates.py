@@ -228,6 +228,11 @@ def test_a_machine_keeps_what_its_installer_made(
     said = asked(
         evaluation, f"({asks}) (outputs {started}).nixosConfigurations.machine"
     )
+    (sentence,) = said["failed"]
+    assert 'calls this machine "machine", and configuration.nix "nixos"' in sentence
+    own = (started / "machine.nix").read_text().replace('"machine"', '"nixos"')
+    (started / "machine.nix").write_text(own)
+    said = asked(evaluation, f"({asks}) (outputs {started}).nixosConfigurations.nixos")
     assert said == {
         "failed": [],
         "name": "nixos",

@@ -1,6 +1,6 @@
 # What this machine has of the build server: cache, clients, the tailnet. The options:
 # docs/nixos.md of build-server.
-{ lib, ... }:
+{ config, lib, ... }:
 let
   machine = import ./machine.nix;
   secrets = if builtins.pathExists ./secrets.nix then import ./secrets.nix else { };
@@ -32,4 +32,11 @@ in
   };
 
   programs.zsh.enable = true;
+
+  assertions = [
+    {
+      assertion = config.networking.hostName == machine.name;
+      message = ''machine.nix calls this machine "${machine.name}", and configuration.nix "${config.networking.hostName}". Write one name in both: nixos-rebuild takes the configuration that is called like the host.'';
+    }
+  ];
 }
