@@ -27,7 +27,10 @@ class Tailscale:
 
     @classmethod
     def installed(cls, directory: Path, **state: Any) -> Tailscale:
-        """`allowed`: Funnel may be used. `states`: what BackendState is, in turn."""
+        """`allowed`: Funnel may be used. `states`: what BackendState is, in turn.
+
+        `host`: the machine's name in the tailnet, HOST if nothing else is said.
+        """
         directory.mkdir()
         program = directory / "tailscale"
         source = Path(tailscale_program.__file__).read_text()

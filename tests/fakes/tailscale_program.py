@@ -1,7 +1,8 @@
 """The program `tailscale` of tests/fakes/tailscale.py; it starts in a few milliseconds.
 
 The rules are those of Tailscale's ipn/serve.go and cmd/tailscale/cli/serve_v2.go (1.103):
-Funnel belongs to a host and port, not to a path; `serve` on a port switches Funnel off
+Funnel belongs to a host and port, not to a path; a host is the machine's name of the
+moment, and what stands under a former one stays; `serve` on a port switches Funnel off
 there; where Funnel is not allowed the program prints a link, changes nothing and exits
 with 0.
 """
@@ -35,10 +36,11 @@ def run(argv: list[str], name: str) -> None:
 
 def _answer(argv: list[str], state: dict[str, Any]) -> str:
     verb, *rest = argv
+    host = state.get("host", HOST)
     if verb == "status":
         states = state["states"]
         now = states.pop(0) if states[1:] else states[0]
-        return json.dumps({"BackendState": now, "Self": {"DNSName": f"{HOST}."}})
+        return json.dumps({"BackendState": now, "Self": {"DNSName": f"{host}."}})
     if verb not in ("serve", "funnel"):
         sys.exit(f"the stand-in has no {verb}")
     if rest == ["status", "--json"]:
@@ -47,11 +49,11 @@ def _answer(argv: list[str], state: dict[str, Any]) -> str:
     what = [word for word in rest if word[:2] != "--"]
     config = state.get("config") or {}
     if what == ["off"]:
-        _off(config, options)
+        _off(config, options, host)
     elif verb == "funnel" and not state["allowed"]:
         return f"Funnel is not enabled on your tailnet.\nTo enable, visit: {LINK}"
     else:
-        _on(config, options, what[0], funnel=verb == "funnel")
+        _on(config, options, what[0], host, funnel=verb == "funnel")
     state["config"] = {name: table for name, table in config.items() if table}
     return ""
 
@@ -63,10 +65,15 @@ def _port(options: dict[str, str]) -> tuple[str, str]:
 
 
 def _on(
-    config: dict[str, Any], options: dict[str, str], target: str, *, funnel: bool
+    config: dict[str, Any],
+    options: dict[str, str],
+    target: str,
+    host: str,
+    *,
+    funnel: bool,
 ) -> None:
     kind, port = _port(options)
-    at = f"{HOST}:{port}"
+    at = f"{host}:{port}"
     if kind == "tcp":
         forward = {"TCPForward": target.removeprefix("tcp://")}
         config.setdefault("TCP", {})[port] = forward
@@ -81,9 +88,9 @@ def _on(
         public[at] = True
 
 
-def _off(config: dict[str, Any], options: dict[str, str]) -> None:
+def _off(config: dict[str, Any], options: dict[str, str], host: str) -> None:
     _, port = _port(options)
-    at = f"{HOST}:{port}"
+    at = f"{host}:{port}"
     handlers = config.get("Web", {}).get(at, {}).get("Handlers", {})
     if path := options.get("set-path"):
         if path not in handlers:

@@ -149,6 +149,26 @@ def test_funnel_is_mended_when_it_was_switched_off(tailscale: Tailscale) -> None
     assert tailscale.changes() == before
 
 
+def test_funnel_is_opened_under_a_new_name_of_the_machine(
+    tailscale: Tailscale,
+) -> None:
+    """tailscaled keeps the former one, by which nobody comes and nothing closes."""
+    _funnel(tailscale, "open")
+    tailscale.change(host="other.example-tailnet.ts.net")
+    done = _funnel(tailscale, "mend")
+    assert done.returncode == 0, done.stderr
+    config = tailscale.config()
+    new = {"/webhook": {"Proxy": "http://127.0.0.1:8010/webhook"}}
+    assert config["Web"]["other.example-tailnet.ts.net:443"] == {"Handlers": new}
+    assert config["AllowFunnel"]["other.example-tailnet.ts.net:443"]
+    before = tailscale.changes()
+    assert _funnel(tailscale, "mend").returncode == 0
+    assert tailscale.changes() == before
+    closed = _funnel(tailscale, "close")
+    assert closed.returncode == 0, closed.stderr
+    assert list(tailscale.config()["Web"]) == [f"{HOST}:443"]
+
+
 def test_funnel_makes_nothing_public_that_is_there_already(
     tailscale: Tailscale,
 ) -> None:
@@ -275,6 +295,22 @@ def test_the_tailnet_is_let_in_and_out(tailscale: Tailscale) -> None:
     closed = serve("close")
     assert closed.returncode == 0, closed.stderr
     assert tailscale.config() == {}
+
+
+def test_the_tailnet_is_let_in_under_a_new_name_of_the_machine(
+    tailscale: Tailscale,
+) -> None:
+    def serve(verb: str) -> subprocess.CompletedProcess[str]:
+        return _run("build-server/serve.sh", verb, *DOORS, env=tailscale.env)
+
+    assert serve("open").returncode == 0
+    tailscale.change(host="other.example-tailnet.ts.net")
+    opened = serve("open")
+    assert opened.returncode == 0, opened.stderr
+    assert "other.example-tailnet.ts.net:8000" in tailscale.config()["Web"]
+    assert serve("open").returncode == 0
+    assert serve("close").returncode == 0
+    assert list(tailscale.config()["Web"]) == [f"{HOST}:8000"]
 
 
 @pytest.mark.parametrize("verb", ["serve", "funnel"])

@@ -33,10 +33,16 @@ wait_until_up() {
   die "tailscaled is not connected (${state:-unknown}): run tailscale up, or set services.tailscale.authKeyFile"
 }
 
+# The machine's name in the tailnet. What was set under a former one stays in tailscaled's
+# settings, reaches nobody, and cannot be switched off.
+own_name() { tailscale status --json --peers=false | jq -r '.Self.DNSName // "" | rtrimstr(".")'; }
+
 # Prints one line: open; closed; "exposed WHAT" when something private is public;
 # "taken WHAT" when something else is on our port, which Funnel would make public.
 look() {
-  tailscale funnel status --json | jq -r \
+  local name
+  name=$(own_name)
+  tailscale funnel status --json | jq -r --arg name "$name" \
     --arg port "$port" --arg path "$path" --arg target "$target" --arg private "$private" '
     (. // {}) as $whole
     # A command that runs in a terminal has a configuration of its own.
@@ -50,7 +56,7 @@ look() {
     | ($private | split(" ") | map(select(. != ""))) as $ports
     | def is_public: . as $one | $public | any(endswith($one.at) or . == $one.at);
       def is_private: .to as $to | $ports | any(. as $p | $to | test(":" + $p + "(/.*)?$"));
-      def here: .at | endswith(":" + $port);
+      def here: .at == $name + ":" + $port or .at == ":" + $port;
       def shown: .at + .path + " -> " + .to;
       [$web[], $tcp[]] as $all
     | [$all[] | select(is_public and is_private)] as $exposed
@@ -118,7 +124,7 @@ mend() {
   echo "$count" >"$file"
   if ((count % again == patience)); then
     say "nothing from outside arrives, though Funnel is open: opening it again"
-    switch_off
+    switch_off || say "it did not close"
     switch_on
   fi
 }

@@ -23,19 +23,21 @@ wait_until_up() {
   die "tailscaled is not connected (${state:-unknown}): run tailscale up, or set services.tailscale.authKeyFile"
 }
 
-# Prints open, closed, public or taken.
+# Prints open, closed, public or taken. What was set under a former name of the machine stays
+# in tailscaled's settings, and nobody is let in by it.
 look() {
-  local kind=$1 port=$2 target=$3
-  tailscale serve status --json | jq -r --arg kind "$kind" --arg port "$port" --arg target "$target" '
+  local kind=$1 port=$2 target=$3 name
+  name=$(tailscale status --json --peers=false | jq -r '.Self.DNSName // "" | rtrimstr(".")')
+  tailscale serve status --json | jq -r --arg kind "$kind" --arg port "$port" --arg target "$target" --arg name "$name" '
     (. // {}) as $config
     | ($config.TCP[$port]? // null) as $tcp
-    | [$config.Web // {} | to_entries[] | select(.key | endswith(":" + $port)) | .value.Handlers // {} | to_entries[]]
-        as $handlers
+    | [$config.Web[$name + ":" + $port]?.Handlers // {} | to_entries[]] as $handlers
     | [$config.AllowFunnel // {} | to_entries[] | select(.value and (.key | endswith(":" + $port)))] as $funnels
     | if $funnels != [] then "public"
       elif $tcp == null and $handlers == [] then "closed"
       elif $kind == "tcp" then
         if $tcp.TCPForward == ($target | sub("^tcp://"; "")) then "open" else "taken" end
+      elif $tcp.HTTP == true and $handlers == [] then "closed"
       elif $tcp.HTTP == true and ($handlers | length) == 1
         and $handlers[0].key == "/" and $handlers[0].value.Proxy == $target then "open"
       else "taken" end'
