@@ -252,6 +252,62 @@ def _sockets(booted: Booted) -> list[str]:
     return sorted(named, reverse=True)
 
 
+# A Nix of its own, in an empty /nix, behind its daemon as on NixOS.
+KEY_MACHINE = """
+mkdir -p /nix
+mount -t tmpfs tmpfs /nix
+mkdir -p /nix/store /nix/var/nix/daemon-socket
+nix-store --generate-binary-cache-key theirs-1 /run/test/their-key /run/test/their-public
+chmod 400 /run/test/their-key
+"""
+DAEMON = {
+    "nix-daemon.socket": "[Unit]\nDefaultDependencies=no\n"
+    "[Socket]\nListenStream=/nix/var/nix/daemon-socket/socket\n",
+    "nix-daemon.service": "[Unit]\nDefaultDependencies=no\n"
+    "[Service]\nExecStart=/usr/bin/nix-daemon --daemon\n",
+}
+CACHE = "{ services.build-server.harmonia.enable = true; %s }"
+THEIRS = """services.build-server.harmonia = {
+  keyFile = "/run/test/their-key";
+  keyName = "theirs-1";
+};"""
+
+
+async def test_the_cache_key_under_systemd(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    """All but its own directory is read-only; the key is made there, or elsewhere already."""
+    ask = "config.systemd.services.build-server-cache-key"
+    script = CHECKOUT / SERVER / "cache-key.sh"
+    run = f"ExecStart=/bin/bash -euo pipefail {script}\nProtectHome=tmpfs\n{visible()}"
+    run += f"StandardError=append:{tmp_path}/machine/said\n"
+    written = dict(DAEMON)
+    for name, more in (("ours", ""), ("theirs", THEIRS)):
+        said = evaluation.nixos(SERVER, MACHINE, CACHE % more, ask=ask)
+        text = units.unit("service", said).replace("ProtectHome=read-only\n", "")
+        text = re.sub("ExecStart=.*\n", lambda _: run, text)
+        text = text.replace("[Unit]\n", "[Unit]\nDefaultDependencies=no\n", 1)
+        written[f"{name}.service"] = text
+    try:
+        with Booted(tmp_path / "machine", written, KEY_MACHINE) as booted:
+            await wait_until(lambda: booted.up, 30, what="systemd")
+            booted.run("systemctl", "start", "nix-daemon.socket")
+            place = "/var/lib/build-server-cache"
+            for unit, key in (("ours", "build-server-1"), ("theirs", "theirs-1")):
+                booted.run("systemctl", "start", unit)
+                ended = booted.show(unit, "Result", "ActiveState")
+                good = {"Result": "success", "ActiveState": "active"}
+                assert ended == good, booted.said.read_text()
+                public = booted.run("cat", f"{place}/public-key")
+                assert re.fullmatch(rf"{key}:[A-Za-z0-9+/]{{43}}=\n", public)
+            modes = booted.run("stat", "--format=%a", f"{place}/secret-key", place)
+            assert modes.split() == ["600", "755"]
+            mode = booted.run("stat", "--format=%a", "/run/test/their-key")
+            assert mode == "400\n"
+    except CannotBoot as error:
+        pytest.skip(f"{error}: the cache's key was not made under systemd")
+
+
 def _last(booted: Booted) -> object:
     said = booted.run("curl", "--silent", "http://localhost:8000/build/status")
     return json.loads(said)["last_status"]
