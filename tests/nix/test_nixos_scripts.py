@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -15,6 +16,8 @@ from typing import ClassVar
 
 import pytest
 
+from ci.adapters import probe
+from ci.outside import finding
 from tests.fakes.nix_stores import NixProgram
 from tests.fakes.tailscale import HOST, LINK, Tailscale
 from tests.fakes.tree import CHECKOUT
@@ -245,10 +248,16 @@ class _Health(BaseHTTPRequestHandler):
 def test_funnel_that_lets_nothing_through_is_opened_again(tailscale: Tailscale) -> None:
     """Its own status says open; the server, which asks itself from outside, knows better."""
 
+    place = finding.Place("https://builder.example.com/webhook", "127.0.0.1:8010")
+    silent = finding.silent(
+        place, "192.0.2.1", probe.Silence(probe.Kind.TIMEOUT, "none")
+    )
+    nobody = finding.not_us(place, "192.0.2.1", probe.Reply(502, "", b""))
+    other = finding.not_us(place, "192.0.2.1", probe.Reply(404, "", b""))
+    offline = finding.Finding(finding.Reach.UNKNOWN, "no resolver")
+
     class Health(_Health):
-        checks: ClassVar = [
-            {"name": "funnel", "ok": False, "detail": "not reachable: no answer"}
-        ]
+        checks: ClassVar = [asdict(silent.check())]
 
     server = HTTPServer(("127.0.0.1", 0), Health)
     Thread(target=server.serve_forever, daemon=True).start()
@@ -269,10 +278,12 @@ def test_funnel_that_lets_nothing_through_is_opened_again(tailscale: Tailscale) 
     assert looks(9) == 0
     assert looks(1) == 2
     # Offline ourselves, or somebody else there: nothing to mend here.
-    Health.checks = [{"name": "funnel", "ok": False, "detail": "unknown: no resolver"}]
-    assert looks(3) == 0
-    Health.checks = [{"name": "funnel", "ok": False, "detail": "not reachable: gone"}]
-    assert looks(1) == 0
+    for found in (offline, other):
+        Health.checks = [asdict(found.check())]
+        assert looks(3) == 0
+    # Funnel names the right target, as the look before has seen, and finds nobody there.
+    Health.checks = [asdict(nobody.check())]
+    assert (looks(1), looks(1)) == (0, 2)
     server.shutdown()
     server.server_close()
 

@@ -102,13 +102,15 @@ ensure() {
   esac
 }
 
-# Whether the server finds that nothing from outside reaches it. Funnel's own status says
-# open though nothing passes, for instance after a restart of tailscaled.
+# Whether the server finds that nothing from outside reaches it, or Tailscale but not what is
+# behind it. Funnel's own status says open though nothing passes, for instance after a restart
+# of tailscaled, and answers 502 to some at random (tailscale #14182, #17892).
 unreachable() {
   [[ -n ${FUNNEL_HEALTH:-} ]] || return 1
   # By address, whose name need not be among those that the server answers to.
   curl --silent --fail --max-time 10 --header 'Host: localhost' "$FUNNEL_HEALTH" | jq --exit-status '
-    [.checks[]? | select(.name == "funnel" and .ok == false and (.detail | startswith("not reachable")))]
+    [.checks[]? | select(.name == "funnel" and .ok == false)
+      | select(.detail | startswith("not reachable") or contains("finds nobody at its target"))]
     | length > 0' >/dev/null
 }
 

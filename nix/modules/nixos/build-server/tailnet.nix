@@ -44,7 +44,8 @@ in
       defaultText = lib.literalMD ''`"127.0.0.1"` with `tailscaleServe`, else `"[::]"`'';
       description = ''
         Address that pages, API and cache listen on. `"[::]"` is every address of the machine:
-        the firewall lets in the tailnet alone.
+        the firewall lets in the tailnet alone. Tailscale's own address is not there yet when
+        a machine starts: pages and API wait for it, Harmonia's socket fails.
       '';
     };
 
