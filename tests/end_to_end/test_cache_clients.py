@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import socket
+import sqlite3
 import subprocess
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -213,6 +215,30 @@ async def test_a_client_fetches_what_the_server_built(built: Built) -> None:
         assert slept - seconds < SLEEPING_SECONDS
         # It was asked.
         assert f"unable to download '{sleeping}/nix-cache-info'" in said
+
+
+async def test_who_asked_too_early_fetches_a_minute_later(built: Built) -> None:
+    """Nix remembers that a cache had not got it; by itself for an hour."""
+    folder = built.world.folder / "early"
+    folder.mkdir()
+    store = built.store.env["NIX_STORE_DIR"]
+    (folder / "nix-cache-info").write_text(f"StoreDir: {store}\n")
+    with served(folder) as url:
+        client = await built.client("client", url=url, key=built.public)
+        early = await asyncio.to_thread(client.fetch, built.path)
+        assert early.returncode != 0
+        shutil.copytree(await built.cache(), folder, dirs_exist_ok=True)
+        at_once = await asyncio.to_thread(client.fetch, built.path)
+        assert at_once.returncode != 0
+        _later(client, 61)
+        await built.fetched_by(client)
+
+
+def _later(client: Client, seconds: int) -> None:
+    """Let what the client remembers of caches be that much older."""
+    (memory,) = (client.folder / "cache/nix").glob("binary-cache-v*.sqlite")
+    with closing(sqlite3.connect(memory)) as database, database:
+        database.execute("update NARs set timestamp = timestamp - ?", (seconds,))
 
 
 @pytest.fixture(scope="module")

@@ -205,6 +205,7 @@ def test_what_a_home_cannot_do_is_said_when_it_is_switched_to(
         "download-attempts = 1\n"
         "stalled-download-timeout = 15\n"
         "fallback = true\n"
+        "narinfo-cache-negative-ttl = 60\n"
     )
     printed = activated(said["step"])
     assert "Nix does not know the cache http://build-server:5000 yet" in printed
@@ -270,6 +271,7 @@ def test_who_is_trusted_writes_it_into_his_own_nix_conf(
         "download-attempts": 1,
         "stalled-download-timeout": 15,
         "fallback": True,
+        "narinfo-cache-negative-ttl": 60,
     }
     assert "nix/nix.conf" in said["files"]
     assert "buildServerCache" not in said["steps"]

@@ -24,6 +24,7 @@ let
     download-attempts = 1;
     stalled-download-timeout = 15;
     fallback = true;
+    narinfo-cache-negative-ttl = 60;
   };
   lines = ''
     extra-substituters = ${cfg.cacheUrl}
@@ -32,6 +33,7 @@ let
     download-attempts = ${toString patience.download-attempts}
     stalled-download-timeout = ${toString patience.stalled-download-timeout}
     fallback = true
+    narinfo-cache-negative-ttl = ${toString patience.narinfo-cache-negative-ttl}
   '';
   forNixos = ''programs.build-client = { enable = true; server = "${cfg.server}"; cacheUrl = "${toString cfg.cacheUrl}"; publicKey = "${toString cfg.publicKey}"; };'';
 in

@@ -140,6 +140,9 @@ in
       stalled-download-timeout = mkDefault 15;
       # A cache that goes away in the middle: build it here.
       fallback = mkDefault true;
+      # Who asked while the server still built must not wait for Nix's own default, an hour
+      # in which it takes the cache's "no" for granted.
+      narinfo-cache-negative-ttl = mkDefault 60;
     };
 
     # What `GET /client.toml` gives, but for the repositories: the clients ask for those.
