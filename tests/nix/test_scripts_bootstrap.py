@@ -40,6 +40,8 @@ CLIENT = {
     "cache": {"url": SEEN, "public_key": KEY},
     "repositories": [],
 }
+# Written by home-manager, for the machine's own.
+NIX_CONF = ".config/build-server/nix.conf"
 SYSTEM = f"{os.uname().machine}-linux"
 
 
@@ -134,7 +136,7 @@ async def test_a_new_machine_in_one_command(
     assert "==> Tailscale is connected\n" in done.out
     assert "sudo tailscale up" not in done.out
     assert f"switch --flake path:{directory}#ada\n" in done.out
-    assert f"extra-trusted-public-keys = {KEY}\n" in done.out
+    assert f"sudo tee -a /etc/nix/nix.conf < {home}/{NIX_CONF};" in done.out
     # The second time there is nothing to do, and no harm in it.
     again = await machine.run(BOOTSTRAP, *arguments)
     assert again.code == 0, again
@@ -159,8 +161,13 @@ async def test_home_manager_takes_what_was_written(
             "cache": "config.programs.build-client.cacheUrl",
             "server": "config.programs.build-client.server",
             "failed": "failed",
+            "conf": 'config.xdg.configFile."build-server/nix.conf".text',
         },
     )
+    # What is then to be added to the machine's nix.conf is in the home.
+    conf = said.pop("conf")
+    assert f"sudo tee -a /etc/nix/nix.conf < /home/alice/{NIX_CONF};" in done.out
+    assert f"extra-trusted-public-keys = {KEY}\nconnect-timeout = 3\n" in conf
     assert said == {
         "home": "/home/alice",
         "key": KEY,

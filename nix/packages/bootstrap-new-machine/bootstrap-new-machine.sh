@@ -353,9 +353,8 @@ tell_next() {
     next "nix --extra-experimental-features 'nix-command flakes' run home-manager/master -- switch --flake $flake#$user"
   fi
   if [[ -n $public_key && $template != machine ]]; then
-    next "where this is no NixOS, let Nix trust the cache; in /etc/nix/nix.conf:"
-    note "     extra-substituters = $cache_url"
-    note "     extra-trusted-public-keys = $public_key"
+    next "where this is no NixOS, let Nix trust the cache, and not wait long when it sleeps:"
+    note "     sudo tee -a /etc/nix/nix.conf < $home/.config/build-server/nix.conf; sudo systemctl restart nix-daemon"
   fi
   next "the history of your other machines: atuin login"
   next "later, and as often as you like: system-update"
