@@ -123,7 +123,7 @@ async def assemble(stack: AsyncExitStack, ground: Ground) -> Server:
     sender.measured_by(common.metrics)
     ground.credentials.on_change(lambda _changed: sender.credential_changed())
     outside = _outside(ground, common)
-    reconcile = _reconcile(ground, common, workshop, outside)
+    reconcile = _reconcile(ground, common, workshop, (outside.hurry, sender.hurry))
     updates = workshop.updates(database, wake)
     notifier = _notifier(ground, wake)
     loops: Loops = {
@@ -221,15 +221,24 @@ def _outside(ground: Ground, common: Common) -> OutsideWatch:
 
 
 def _reconcile(
-    ground: Ground, common: Common, workshop: Workshop, outside: OutsideWatch
+    ground: Ground,
+    common: Common,
+    workshop: Workshop,
+    hurry: Sequence[Callable[[], None]],
 ) -> Reconcile:
+    """`hurry` is called when the network may be there again."""
+
+    def on_return(_slept: float) -> None:
+        for try_again in hurry:
+            try_again()
+
     reconcile = Reconcile(
         ground.database,
         ground.settings,
         workshop.mirror,
         common.github,
         common.wake,
-        on_wake=lambda _slept: outside.hurry(),
+        on_return=on_return,
     )
     reconcile.measured_by(common.metrics)
     ground.credentials.on_change(lambda _changed: reconcile.credential_changed())

@@ -37,8 +37,9 @@ log = logging.getLogger(__name__)
 class Reconcile:
     """`run` until cancelled; `checks` and the numbers may be asked at any time.
 
-    `mirrors` gives the mirror of a repository by its configured name; `on_wake` is told
-    how many seconds the host slept, as soon as it has been noticed. With
+    `mirrors` gives the mirror of a repository by its configured name; `on_return` is
+    told when what was out of reach may be there again: how many seconds the host slept,
+    as soon as it has been noticed, or 0 when a remote answers that did not. With
     `reconcile_every = "never"` nothing runs.
     """
 
@@ -50,7 +51,7 @@ class Reconcile:
         github: GitHub,
         wake: Wake,
         *,
-        on_wake: Callable[[float], None] = lambda slept: None,
+        on_return: Callable[[float], None] = lambda slept: None,
         watch: SleepWatch | None = None,
         pace: Pace | None = None,
     ) -> None:
@@ -59,7 +60,7 @@ class Reconcile:
         self._mirrors = mirrors
         self._github = github
         self._wake = wake
-        self._on_wake = on_wake
+        self._on_return = on_return
         self._watch = watch or SleepWatch()
         self._pace = pace or Pace()
         self._visits: Sequence[Visits] = ()
@@ -184,8 +185,10 @@ class Reconcile:
             )
         return Visits(repository.name, look, redelivery, self.every, self._pace)
 
-    def _looked(self) -> None:
+    def _looked(self, answers_again: bool) -> None:
         self._stale = True
+        if answers_again:
+            self._back(0.0)
 
     def _asked(self) -> None:
         self._stale = True
@@ -211,11 +214,15 @@ class Reconcile:
         if not slept:
             return
         log.info("awake after %s: looking for missed pushes", human_seconds(slept))
-        self._hurry = True
         for visits in self._visits:
             visits.stir()
+        self._back(slept)
+
+    def _back(self, slept: float) -> None:
+        """Whatever waits for the network may be tried, however long it meant to wait."""
+        self._hurry = True
         self._wake()
-        self._on_wake(slept)
+        self._on_return(slept)
 
 
 def _news(connection: sqlite3.Connection) -> tuple[Tally, list[Unannounced]]:

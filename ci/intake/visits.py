@@ -54,19 +54,27 @@ class Visits:
     _stirred: asyncio.Event = field(default_factory=asyncio.Event)
 
     def stir(self) -> None:
-        """Look at once: what happened meanwhile is not known."""
+        """Look at once, and soon again: what happened meanwhile is not known."""
         self.steady = False
+        # A network that was away before the host slept says nothing of the one it woke in.
+        self._failures = 0
         self._stirred.set()
 
-    async def run(self, notice: Callable[[], None], done: Callable[[], None]) -> None:
-        """Look until cancelled; `notice` is called before each look, `done` after it."""
+    async def run(
+        self, notice: Callable[[], None], done: Callable[[bool], None]
+    ) -> None:
+        """Look until cancelled; `notice` is called before each look, `done` after it.
+
+        `done` is told whether the remote answered again, after it had not.
+        """
         while True:
             notice()
             self._stirred.clear()
             self.began_at = time.monotonic()
+            in_vain = bool(self.trouble)
             pause = await self._turn(notice)
             self.began_at = None
-            done()
+            done(in_vain and not self.trouble)
             try:
                 async with asyncio.timeout(pause):
                     await self._stirred.wait()

@@ -176,6 +176,10 @@ class Outbox:
         """Try again what waits: somebody has put right what was wrong."""
         self._github.forgive()
         self._refusals.clear()
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Try at once what waits for a network that may be there again."""
         self._hurried = True
         self._wake()
 

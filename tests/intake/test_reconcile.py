@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,8 +21,9 @@ from ci.config import parse
 from ci.errors import NetworkDown
 from ci.history import queue, states, watched
 from ci.history.database import Database
+from ci.intake.look import Look
 from ci.intake.reconcile import Reconcile
-from ci.intake.visits import Pace
+from ci.intake.visits import Pace, Visits
 from ci.models import Check
 from ci.wake import Wake
 from tests.fakes.github import TOKEN, FakeGitHub
@@ -73,7 +75,7 @@ async def watching(
         (mirrors or {REPO: town.mirror}).__getitem__,
         client,
         wake,
-        on_wake=woken.append,
+        on_return=woken.append,
         watch=watch,
         pace=pace,
     )
@@ -228,6 +230,54 @@ async def test_on_wake_everything_is_looked_at_and_what_waits_is_due(
         looks = clocks.looks
         await wait_until(lambda: clocks.looks > looks + 1, what="a look at the clocks")
         assert len(watcher.woken) == 1
+
+
+async def test_a_host_that_wakes_without_its_network_looks_again_soon() -> None:
+    """Long pauses are for a remote that is away for long, and sleep makes them untrue."""
+    looks: list[float] = []
+
+    class NoNetwork(Look):
+        def __init__(self) -> None:
+            """It has nothing to look at."""
+
+        async def __call__(self, *, alarm: Callable[[], bool]) -> bool:
+            looks.append(time.monotonic())
+            raise NetworkDown("no network")
+
+    visits = Visits(REPO, NoNetwork(), None, 3600, Pace(retry=0.01))
+    task = asyncio.create_task(visits.run(lambda: None, lambda again: None))
+    try:
+        # The last pause was 0.64 s, the next is twice as long, and so on.
+        await wait_until(lambda: len(looks) == 8, what="eight looks in vain")
+        visits.stir()
+        await wait_until(lambda: len(looks) >= 12, what="looks after waking")
+        assert looks[11] - looks[8] < 1.28
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_what_waits_is_due_when_the_remote_answers_again(
+    database: Database, tmp_path: Path
+) -> None:
+    town = await Town(database, tmp_path, github=RARELY).open()
+    await town.push(ZERO, await town.commit("waits for the network"))
+    await database.write(_wait_for_network)
+    away = Remote(tmp_path / "away", str(tmp_path / "nothing"))
+    async with watching(town, {REPO: away}) as watcher:
+        await watcher.says("reconcile", f"{REPO}: ", ok=False)
+        (waits,) = await town.rows("SELECT not_before FROM builds")
+        assert (waits["not_before"], watcher.woken) == (2**41, [])
+        clone = ("clone", "--quiet", "--bare", ".", str(tmp_path / "nothing"))
+        await asyncio.to_thread(town.origin.git, *clone)
+
+        async def due() -> bool:
+            return await town.rows("SELECT not_before FROM builds") == [
+                {"not_before": 0}
+            ]
+
+        await wait_until(due, what="a build that is due")
+        assert watcher.woken == [0.0]
 
 
 def _wait_for_network(connection: Any) -> None:

@@ -478,6 +478,20 @@ async def test_after_an_outage_what_waited_goes_at_once(world: World) -> None:
             await world.server.wait_for(sha, "success")
 
 
+async def test_a_verdict_that_waits_alone_goes_when_the_network_is_back(
+    world: World,
+) -> None:
+    world.pace = replace(FAST, first_retry=1000, longest_outage_pause=0.1)
+    world.outbox = world.restarted()
+    world.server.misbehave(misbehave.server_error(503))
+    sha = await world.build(BuildState.SUCCEEDED)
+    async with world.running() as outbox:
+        await wait_until(lambda: outbox.trouble, what="an outage")
+        assert world.server.latest(sha) == {}
+        outbox.hurry()
+        await world.server.wait_for(sha, "success")
+
+
 async def test_posts_keep_their_distance(world: World) -> None:
     world.pace = replace(FAST, gap=0.1)
     world.outbox = world.restarted()
