@@ -11,7 +11,10 @@ DAY = 24 * HOUR
 # GitHub can deliver again for so long (on github.com; its own servers keep them longer).
 # https://docs.github.com/en/webhooks/testing-and-troubleshooting-webhooks/redelivering-webhooks
 WINDOW = 3 * DAY
-# A delivery that was asked for and did not come is asked for again after this.
+# A delivery that was asked for and did not come is asked for again: soon at first (a host
+# that has just woken reaches GitHub before Funnel reaches the host), then after as long as
+# it has been asked for in vain.
+ASK_SOON = 5 * 60 * 1000
 ASK_AGAIN = 6 * HOUR
 # What has not come this long after it was missed will hardly come by itself.
 LATE = HOUR
@@ -58,8 +61,10 @@ def record(
     recover(connection)
     rows = connection.execute(
         "SELECT guid FROM missed_deliveries WHERE hook_id = ? AND recovered_at IS NULL "
-        "AND delivered_at > ? AND coalesce(asked_at, 0) < ? ORDER BY delivered_at",
-        (hook, at - WINDOW, at - ASK_AGAIN),
+        "AND delivered_at > ? AND (asked_at IS NULL "
+        "  OR abs(? - asked_at) > min(max(asked_at - found_at, ?), ?)) "
+        "ORDER BY delivered_at",
+        (hook, at - WINDOW, at, ASK_SOON, ASK_AGAIN),
     )
     return [row["guid"] for row in rows]
 

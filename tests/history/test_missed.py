@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
 from ci.history import missed, repositories
-from ci.history.missed import ASK_AGAIN, HOUR, LATE, RECENT, WINDOW, Tally
+from ci.history.missed import ASK_AGAIN, ASK_SOON, HOUR, LATE, RECENT, WINDOW, Tally
 from tests.fakes.history import REPO, memory, push
 
 NOW = 100 * WINDOW
@@ -33,16 +34,38 @@ def test_what_is_in_the_history_was_not_missed(connection: sqlite3.Connection) -
     assert missed.tally(connection, NOW).missed == 1
 
 
-def test_each_is_asked_for_once_and_again_after_hours(
+def test_each_is_asked_for_once_and_again_less_and_less_often(
     connection: sqlite3.Connection,
 ) -> None:
+    """GitHub tries at once: what failed because Funnel was not up yet must not wait long."""
     assert record(connection, "a", "b") == ["a", "b"]
     missed.asked(connection, "1", "a", at=NOW)
     assert record(connection, "a", "b") == ["b"]
-    assert record(connection, at=NOW + ASK_AGAIN) == ["b"]
-    assert record(connection, at=NOW + ASK_AGAIN + 1) == ["a", "b"]
+    missed.asked(connection, "1", "b", at=NOW)
+    asked = [NOW]
+    for at in range(NOW, NOW + WINDOW - HOUR, 60_000):
+        if record(connection, at=at):
+            assert record(connection, at=at) == ["a", "b"]
+            missed.asked(connection, "1", "a", at=at)
+            missed.asked(connection, "1", "b", at=at)
+            asked.append(at)
+    pauses = [after - before for before, after in pairwise(asked)]
+    assert pauses == sorted(pauses)
+    assert pauses[0] <= ASK_SOON + 60_000
+    assert pauses[-1] <= ASK_AGAIN + 60_000
+    # Several before anybody is alarmed, and few in all.
+    assert sum(at - NOW < LATE for at in asked) >= 4
+    assert len(asked) < 24
     # GitHub has it no more.
     assert record(connection, at=NOW + WINDOW) == []
+
+
+def test_a_clock_that_was_put_back_keeps_nothing_from_being_asked_for(
+    connection: sqlite3.Connection,
+) -> None:
+    record(connection, "a")
+    missed.asked(connection, "1", "a", at=NOW + 17 * HOUR)
+    assert record(connection, at=NOW + HOUR) == ["a"]
 
 
 def test_the_numbers_tell_what_came_and_what_is_late(
