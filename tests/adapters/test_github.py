@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings, strategies as st
 
 from ci.adapters.github import App, Credential, GitHub, Token
+from ci.adapters.github.clock import Stopwatch
 from ci.errors import (
     BuildServerError,
     CredentialRejected,
@@ -407,6 +408,32 @@ async def test_an_installation_token_near_its_end_is_not_used(
         await post(github)
         await post(github)
     assert len(server.installation_tokens) == 2
+
+
+@pytest.mark.parametrize("clock", ["wall", "boot"])
+async def test_an_installation_token_does_not_outlive_the_hosts_sleep(
+    server: FakeGitHub, keys: Keys, clock: str
+) -> None:
+    """Git would be refused with it, and a build would bear the blame."""
+    private, server.apps[APP_ID] = keys
+    clocks = {"wall": 1e9, "boot": 100.0}
+    credential = App(APP_ID, private)
+    github = GitHub(
+        server.url,
+        lambda: credential,
+        stopwatch=lambda: Stopwatch(lambda: clocks["wall"], lambda: clocks["boot"]),
+    )
+    try:
+        first = await github.git_token(REPO)
+        clocks[clock] += 600
+        assert await github.git_token(REPO) == first
+        clocks[clock] += 8 * 3600
+        second = await github.git_token(REPO)
+        assert second not in (None, first)
+        clocks[clock] -= 3600
+        assert await github.git_token(REPO) == second
+    finally:
+        await github.close()
 
 
 async def test_an_app_that_github_does_not_know_is_rejected(

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from ci.adapters.github.api import Api, understood
+from ci.adapters.github.clock import Stopwatch
 from ci.errors import (
     CredentialRejected,
     GitHubBusy,
@@ -63,11 +64,12 @@ Credential = Token | App
 
 @dataclass(frozen=True)
 class _Lease:
-    """An installation token for one repository; `until` is the monotonic clock."""
+    """An installation token for one repository; good for `life` seconds of `age`."""
 
     app: App
     token: str = field(repr=False)
-    until: float
+    life: float
+    age: Stopwatch
 
 
 class GitHub:
@@ -84,7 +86,9 @@ class GitHub:
         *,
         requester: str = "build-server",
         timeout: float = TIMEOUT,
+        stopwatch: Callable[[], Stopwatch] = Stopwatch,
     ) -> None:
+        self._stopwatch = stopwatch
         self._api = Api(requester, api_url.rstrip("/"), timeout)
         self._credential = credential
         self._rejected: Credential | None = None
@@ -233,7 +237,7 @@ class GitHub:
             if (
                 lease is None
                 or lease.app != credential
-                or time.monotonic() >= lease.until
+                or lease.age.seconds >= lease.life
             ):
                 self._leases.pop(repo, None)
                 lease = await understood(self._mint(credential, repo))
@@ -263,7 +267,8 @@ class GitHub:
         return _Lease(
             app=app,
             token=str(minted["token"]),
-            until=time.monotonic() + min(life, TOKEN_LIFE) - TOKEN_MARGIN,
+            life=min(life, TOKEN_LIFE) - TOKEN_MARGIN,
+            age=self._stopwatch(),
         )
 
 

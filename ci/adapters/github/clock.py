@@ -1,4 +1,7 @@
-"""GitHub's clock, as far as its replies tell it (the header Date, RFC 9110 §6.6.1)."""
+"""GitHub's clock, as far as its replies tell it (the header Date, RFC 9110 §6.6.1).
+
+And how long ago GitHub told something that does not hold for ever.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,30 @@ from collections.abc import Callable
 from functools import partial
 
 _boot_clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+
+
+class Stopwatch:
+    """How many seconds ago it was made, those that the host slept included.
+
+    The boot clock counts them, unless the host is a virtual machine: there the wall
+    clock is set forward. One that was set forward in error makes this too long, never
+    too short.
+    """
+
+    def __init__(
+        self,
+        wall: Callable[[], float] = time.time,
+        boot: Callable[[], float] = _boot_clock,
+    ) -> None:
+        self._wall = wall
+        self._boot = boot
+        self._begun = (wall(), boot())
+
+    @property
+    def seconds(self) -> float:
+        """Since it was made."""
+        wall, boot = self._begun
+        return max(self._wall() - wall, self._boot() - boot)
 
 
 class RemoteClock:
