@@ -12,6 +12,7 @@ BuildServerError
 ├── HostFault               ours: the only way to `error`, retried first
 │   ├── NetworkDown         the network let us down: costs no attempt
 │   │   └── RemoteDown      so that the commit could not even be fetched
+│   ├── RemoteRefused       git's server does not take our credential: costs no attempt
 │   ├── DiskFull            no room in the state directory or the store
 │   ├── DaemonLost          the Nix daemon went away
 │   │   └── DaemonDown      it was not there to begin with: costs no attempt
@@ -97,7 +98,13 @@ class NetworkDown(HostFault):
 
 
 class RemoteDown(NetworkDown):
-    """The repository's own remote gives nothing: no new commit of it can be built."""
+    """The repository's own remote gives us nothing: no new commit of it can be built."""
+
+
+class RemoteRefused(HostFault):
+    """A remote does not take our credential; waiting for another costs no attempt."""
+
+    counted = False
 
 
 class DiskFull(HostFault):

@@ -30,6 +30,7 @@ from ci.errors import (
     HostFault,
     NetworkDown,
     RemoteDown,
+    RemoteRefused,
 )
 from ci.history import paths
 from ci.history.database import Database
@@ -145,7 +146,7 @@ class Attempt:
             async with self._slot.waiting("the remote", at_once=self._suspect):
                 await mirror.fetch_commit(claimed.sha, claimed.number)
                 await check_wanted(database, mirror, claimed)
-        except NetworkDown as error:
+        except (NetworkDown, RemoteRefused) as error:
             raise RemoteDown(str(error)) from error
         self._fetched = True
         self._answered(claimed.repository)

@@ -1,7 +1,8 @@
 """When an attempt that ended without a verdict is followed by another one, and when not.
 
 a fault of ours        three attempts
-a remote out of reach  free, for as long as it takes: nothing of it can be built anyway
+a remote that is out of reach, or takes our credential no more
+                       free, for as long as it takes: nothing of it can be built anyway
 anything else that others must put right (the server of an input, the Nix daemon)
                        free, but not for ever: a hundred times and a day
 our own stop           free, at once
@@ -92,7 +93,10 @@ class Retries:
         if not outages:
             return Check("remotes", True, "no build waits for its remote")
         found = "; ".join(f"{outage.repo}: {outage.reason}" for outage in outages)
-        fix = "builds wait and go on by themselves; see to this host's network"
+        fix = (
+            "builds wait and go on by themselves; see to this host's network, and to the "
+            "credential where the remote refuses it"
+        )
         return Check("remotes", False, found, fix)
 
     async def spare(

@@ -128,11 +128,14 @@ class Reconcile:
             metrics.watch(name, help_text, read)
 
     def credential_changed(self) -> None:
-        """What GitHub did not allow it may allow now."""
+        """What GitHub, or a remote, did not allow it may allow now."""
         for visits in self._visits:
             visits.look.heads.forgive()
             if visits.redelivery is not None:
                 visits.redelivery.forgive()
+            if visits.trouble:
+                visits.stir()
+        self._back(0.0)
 
     def _since_good_look(self) -> float:
         """Seconds; infinity as long as a repository was never looked at."""
@@ -219,7 +222,7 @@ class Reconcile:
         self._back(slept)
 
     def _back(self, slept: float) -> None:
-        """Whatever waits for the network may be tried, however long it meant to wait."""
+        """What waits for others may be tried, however long it meant to wait."""
         self._hurry = True
         self._wake()
         self._on_return(slept)

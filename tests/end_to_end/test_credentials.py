@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.end_to_end import impatient
 from tests.end_to_end.server import Server, World
+from tests.end_to_end.test_contract_commits import history
+from tests.end_to_end.test_faults_network import remote, waits
 from tests.fakes.git_http import git_server
 from tests.fakes.push import SECRET, encode, headers, make_ping
 from tests.fakes.waiting import PATIENCE, wait_until
@@ -218,6 +220,26 @@ async def test_statuses_stopped_by_401_resume_with_the_new_token_at_once(
     said = [line["message"] for line in server.lines]
     assert "secrets reloaded: GitHub token" in said
     assert any(m.startswith("the old secrets stay: github.token_file") for m in said)
+
+
+async def test_what_a_dead_token_cannot_fetch_waits_for_the_new_one(
+    command_world: World,
+) -> None:
+    """A token that has expired is mended days later; no push of those days is lost."""
+    world, commit = command_world, script(command_world, "exit 0")
+    async with remote(world) as far, world.server() as server:
+        changing = Configured(world, server)
+        far.server.password, world.github.tokens = NEW_TOKEN, {NEW_TOKEN}
+        await server.push(commit)
+        assert "did not let us in" in await waits(server, 1)
+        assert "did not let us in" in await changing.until("remotes", False)
+        changing.write("token", NEW_TOKEN.encode())
+        changing.hang_up()
+        build = await server.finished(1)
+        assert build["state"] == "succeeded"
+        await world.github.wait_for(commit, "success", 20)
+        await changing.until("remotes", True)
+    assert history(world, "SELECT counted FROM builds") == [(0,)]
 
 
 def app_key() -> tuple[bytes, str]:

@@ -280,6 +280,25 @@ async def test_what_waits_is_due_when_the_remote_answers_again(
         assert watcher.woken == [0.0]
 
 
+async def test_another_credential_makes_what_waits_due_and_the_remote_looked_at(
+    database: Database, tmp_path: Path
+) -> None:
+    town = await Town(database, tmp_path, github=RARELY).open()
+    await town.push(ZERO, await town.commit("waits for a token"))
+    away = Remote(tmp_path / "away", str(tmp_path / "nothing"))
+    async with watching(town, {REPO: away}, pace=Pace(tick=0.02)) as watcher:
+        await watcher.says("reconcile", f"{REPO}: ", ok=False)
+        await database.write(_wait_for_network)
+        looked = away.times
+        watcher.loop.credential_changed()
+
+        async def due() -> bool:
+            rows = await town.rows("SELECT not_before FROM builds")
+            return rows == [{"not_before": 0}] and away.times > looked
+
+        await wait_until(due, what="a build that is due, and a look")
+
+
 def _wait_for_network(connection: Any) -> None:
     claimed = queue.claim(connection, instance=1, at=1, context=CONTEXT)
     assert claimed is not None

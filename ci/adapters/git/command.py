@@ -11,7 +11,14 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from ci.errors import BuildServerError, CommitVanished, DiskFull, HostFault, NetworkDown
+from ci.errors import (
+    BuildServerError,
+    CommitVanished,
+    DiskFull,
+    HostFault,
+    NetworkDown,
+    RemoteRefused,
+)
 
 PASSED_ON = (
     "PATH",
@@ -198,7 +205,7 @@ def fault(stderr: str, url: str) -> BuildServerError:
     if TOO_LARGE.search(stderr):
         return DiskFull(f"{url} sends more than half of what is free for the mirror")
     if REFUSED.search(stderr):
-        return HostFault(
+        return RemoteRefused(
             f"{url} did not let us in: {said}; check github.token_file (the token needs "
             "to read the contents of this repository) or the SSH key of the service"
         )
