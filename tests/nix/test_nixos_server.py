@@ -629,7 +629,7 @@ def _for_here(text: str) -> str:
     lines = []
     for line in text.splitlines():
         name, equals, value = line.partition("=")
-        if name in ("RestartSteps", "RestartMaxDelaySec"):
+        if name in ("RefreshOnReload", "RestartSteps", "RestartMaxDelaySec"):
             continue
         if name.startswith("Exec"):
             line = f"{name}{equals}/bin/true {value.partition(' ')[2]}"

@@ -15,7 +15,8 @@ let
       default = null;
       description = ''
         File with ${what}, readable for root alone is enough: systemd hands a copy to the
-        service (`LoadCredential=`). After a change: `systemctl restart build-server`.
+        service (`LoadCredential=`). After a change: `systemctl reload build-server`; before
+        systemd 260, `restart`.
       '';
     };
 in

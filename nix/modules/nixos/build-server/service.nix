@@ -71,6 +71,9 @@ in
         # For sockets of its own; those of systemd are not its to remove.
         RuntimeDirectory = lib.mkIf (!cfg.socketActivation) "build-server";
         LoadCredential = credentials;
+        # A reload hands over the files as they are now: systemd 260 and newer. An older one
+        # says that it does not know this, and goes on.
+        RefreshOnReload = "credentials";
 
         # The event loop reports every few seconds; a server that stands still is killed.
         WatchdogSec = 60;
