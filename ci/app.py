@@ -111,7 +111,8 @@ async def running(
 ) -> AsyncIterator[Server]:
     """A server that accepts pushes and builds until the context ends.
 
-    Raises InstanceRunning, HistoryError or ConfigurationError before anything listens.
+    Raises InstanceRunning, HistoryError, ConfigurationError, or HostFault where another
+    start may do better.
     """
     async with AsyncExitStack() as stack:
         await asyncio.to_thread(give_up_ballast_when_full, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import socket
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,7 +21,7 @@ from ci.adapters.connections import (
 )
 from ci.adapters.metrics import Metrics
 from ci.config import Address
-from ci.errors import ConfigurationError
+from ci.errors import HostFault
 from ci.intake.quiet import quiet_logger
 
 # Of the options of aiohttp's AppRunner, those that do not concern one connection.
@@ -50,7 +51,8 @@ async def listen(
     """Serve each until `stack` closes; return name -> URL (or `unix:/path`).
 
     A socket that systemd `passed` under the listener's name is taken instead of its
-    address. Raises ConfigurationError when an address cannot be had.
+    address. Raises HostFault when an address cannot be had: that of a tailnet is there
+    only once Tailscale is, and a name or a port may be had later, too.
     """
     urls = {}
     for name, listener in listeners.items():
@@ -108,9 +110,10 @@ async def _listen(
         host, port = address.host, address.port
         return await loop.create_server(factory, host, port, backlog=backlog)
     except OSError as error:
-        raise ConfigurationError(
-            [f"cannot listen on {address}: {error.strerror or error}"]
-        ) from error
+        # asyncio puts a sentence of its own around the system's.
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror or str(error)
+        raise HostFault(f"cannot listen on {address}: {reason}") from error
 
 
 def _url(server: asyncio.Server) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ci.adapters.process import run
-from ci.errors import ConfigurationError
+from ci.errors import ConfigurationError, HostFault
 
 OLDEST = (2, 8)
 EXPERIMENTAL = ("--extra-experimental-features", "nix-command flakes")
@@ -79,7 +79,8 @@ async def discover(nix: str, environ: Mapping[str, str]) -> NixEnvironment:
     """Find the program `nix` (a name on PATH or a path) and everything about its store.
 
     A store that is used without a daemon is created when absent, as Nix itself would.
-    Raises ConfigurationError: no such program, too old, or a store out of reach.
+    Raises ConfigurationError: no such program, too old, or a store out of reach;
+    HostFault where another try may do better.
     """
     program = await asyncio.to_thread(_find, nix, environ)
     env = {name: environ[name] for name in PASSED_ON if environ.get(name)}
@@ -109,7 +110,14 @@ async def _ask(program: Path, env: Mapping[str, str]) -> tuple[str, tuple[int, .
     """One process tells both; the dummy store keeps it from opening the real one."""
     question = ("--store", "dummy://", "--impure", "--raw", "--expr", QUESTION)
     argv = [str(program), *EXPERIMENTAL, "eval", *question]
-    done = await run(argv, env={**env, "HOME": "/nonexistent"}, timeout=ANSWER_SECONDS)
+    try:
+        done = await run(
+            argv, env={**env, "HOME": "/nonexistent"}, timeout=ANSWER_SECONDS
+        )
+    except TimeoutError as error:
+        raise HostFault(str(error)) from error
+    if done.code < 0:
+        raise HostFault(f"{program} was killed by signal {-done.code}")
     if done.code != 0:
         reason = done.stderr.decode(errors="replace").strip()
         raise ConfigurationError([f"build.nix: {program} does not work: {reason}"])
@@ -173,7 +181,14 @@ def _socket(remote: str, env: Mapping[str, str], state_dir: Path) -> Path | None
             [f"NIX_REMOTE is `{remote}`: only `daemon`, `local` or nothing can be used"]
         )
     writable = os.access(state_dir, os.R_OK | os.W_OK)
-    return path if remote != "local" and not writable and path.exists() else None
+    if remote == "local" or writable or not state_dir.exists():
+        return None
+    if not path.exists():
+        # It may come up after us; without it nothing could ever be built.
+        raise HostFault(
+            f"{state_dir} is a Nix daemon's, and its socket {path} is not there"
+        )
+    return path
 
 
 def _remote(socket: Path | None) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ci.adapters.nix_environment import EXPERIMENTAL, NixEnvironment
 from ci.adapters.process import run
-from ci.errors import ConfigurationError
+from ci.errors import ConfigurationError, HostFault
 
 ANSWER_SECONDS = 30.0
 # "uri systems key jobs speed features mandatory host-key", see nix.conf(5), `builders`.
@@ -26,14 +26,20 @@ async def buildable_systems(
     """This host's system, its extra platforms, and those of its `builders`.
 
     `env` is laid under `nix.env` for the one process that is asked. Raises
-    ConfigurationError when Nix cannot show its configuration.
+    ConfigurationError when Nix cannot show its configuration, HostFault when it is
+    stopped on the way.
     """
     argv = [nix.nix, *EXPERIMENTAL, "show-config", "--json"]
-    done = await run(
-        argv,
-        env={"HOME": "/nonexistent", **env, **nix.env},
-        timeout=ANSWER_SECONDS,
-    )
+    try:
+        done = await run(
+            argv,
+            env={"HOME": "/nonexistent", **env, **nix.env},
+            timeout=ANSWER_SECONDS,
+        )
+    except TimeoutError as error:
+        raise HostFault(str(error)) from error
+    if done.code < 0:
+        raise HostFault(f"{nix.nix} was killed by signal {-done.code}")
     if done.code != 0:
         reason = done.stderr.decode(errors="replace").strip()
         raise ConfigurationError([f"build.nix: `nix show-config` failed: {reason}"])

@@ -74,6 +74,8 @@ MASKED = (
     "in a systemd unit, take out ProtectKernelTunables, ProtectKernelLogs, ProtectProc "
     "and ProcSubset; in a container, give it its own /proc"
 )
+# What it says where this host is short of something for the moment.
+SHORT = ("Resource temporarily unavailable", "Cannot allocate memory")
 TRY = "run `bwrap --unshare-all --ro-bind / / true` as the user of the service"
 ADVICE = {"proc": MASKED, "namespace": FORBIDDEN, "uid map": FORBIDDEN}
 
@@ -244,7 +246,8 @@ class Sandbox:
 async def find(path: str | None = None) -> tuple[Sandbox | None, str]:
     """The sandbox that works here; None, and why not and what to do.
 
-    `path` is where `bwrap` is looked for: PATH when None.
+    `path` is where `bwrap` is looked for: PATH when None. Raises HostFault when this
+    host let the trial down, which says nothing about the next one.
     """
     bwrap = await asyncio.to_thread(shutil.which, "bwrap", path=path)
     if bwrap is None:
@@ -256,8 +259,8 @@ async def find(path: str | None = None) -> tuple[Sandbox | None, str]:
         if complaint and DISABLE_USERNS in knows:
             knows -= {DISABLE_USERNS}
             complaint = await _trial(Sandbox(bwrap, knows=knows))
-    except (HostFault, TimeoutError) as error:
-        return None, str(error)
+    except TimeoutError as error:
+        raise HostFault(str(error)) from error
     if not complaint:
         return Sandbox(bwrap, knows=knows), ""
     advice = next((text for word, text in ADVICE.items() if word in complaint), TRY)
@@ -266,7 +269,10 @@ async def find(path: str | None = None) -> tuple[Sandbox | None, str]:
 
 async def available() -> tuple[bool, str]:
     """Whether bubblewrap works here; if not, why and what to do."""
-    found, why = await find()
+    try:
+        found, why = await find()
+    except HostFault as error:
+        return False, str(error)
     return found is not None, why
 
 
@@ -277,4 +283,7 @@ async def _trial(sandbox: Sandbox) -> str:
     done = await run(trial.argv, env=trial.env, timeout=TRIAL_SECONDS)
     if done.code == 0:
         return ""
-    return done.stderr.decode(errors="replace").strip() or f"exit code {done.code}"
+    said = done.stderr.decode(errors="replace").strip() or f"exit code {done.code}"
+    if done.code < 0 or any(words in said for words in SHORT):
+        raise HostFault(f"bubblewrap could not be tried: {said}")
+    return said

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from ci.adapters.nix_environment import discover
-from ci.errors import ConfigurationError
+from ci.adapters.nix_systems import buildable_systems
+from ci.errors import ConfigurationError, HostFault
 from tests.fakes.nix_stores import NixStore
 
+NOBODY = 65534
 HERE = os.uname().machine + "-linux"
 
 
@@ -80,6 +84,52 @@ async def test_a_nix_that_cannot_be_used(
         program.chmod(0o755)
     with pytest.raises(ConfigurationError, match=message):
         await discover(str(tmp_path / "nix"), {"PATH": os.environ["PATH"]})
+
+
+async def test_a_nix_that_was_killed_may_work_the_next_time(
+    nix: NixStore, tmp_path: Path
+) -> None:
+    for name in ("nix", "nix-daemon"):
+        program = tmp_path / name
+        program.write_text("#!/bin/sh\nkill -9 $$\n")
+        program.chmod(0o755)
+    path = {"PATH": os.environ["PATH"]}
+    with pytest.raises(HostFault, match="killed by signal 9"):
+        await discover(str(tmp_path / "nix"), path)
+    found = await discover(nix.program, nix.env)
+    with pytest.raises(HostFault, match="killed by signal 9"):
+        await buildable_systems(replace(found, nix=str(tmp_path / "nix")), path)
+
+
+async def test_a_daemon_whose_socket_is_not_there_yet(
+    nix: NixStore, tmp_path: Path
+) -> None:
+    """Its store is not ours to write: without the daemon every build would fail."""
+    state = tmp_path / "var"
+    state.mkdir(mode=0o555)
+    env = {**nix.env, "NIX_STATE_DIR": str(state), "NIX_REMOTE": ""}
+    socket = state / "daemon-socket/socket"
+    with somebody():
+        with pytest.raises(HostFault, match=f"its socket {socket} is not there"):
+            await discover(nix.program, env)
+        state.chmod(0o755)
+        socket.parent.mkdir()
+        socket.touch()
+        state.chmod(0o555)
+        assert (await discover(nix.program, env)).socket == socket
+
+
+@contextmanager
+def somebody() -> Iterator[None]:
+    """Whether a file may be written is asked for somebody who is not root."""
+    if os.getuid() != 0:
+        yield
+        return
+    os.setreuid(NOBODY, 0)
+    try:
+        yield
+    finally:
+        os.setreuid(0, 0)
 
 
 async def test_no_nix_at_all(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from ci.adapters.sandbox import (
     find,
     system_binds,
 )
+from ci.errors import HostFault
 from tests.fakes.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +101,33 @@ def house(request: pytest.FixtureRequest) -> Iterator[House]:
 
 async def test_bubblewrap_works_here() -> None:
     assert await available() == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("ends", "what"),
+    [
+        ("echo 'bwrap: Creating new namespace failed: No space left' >&2; exit 1", ""),
+        (
+            "echo 'bwrap: fork: Resource temporarily unavailable' >&2; exit 1",
+            "Resource temporarily unavailable",
+        ),
+        ("kill -9 $$", "exit code -9"),
+    ],
+)
+async def test_a_host_that_is_short_of_something_does_not_condemn_it(
+    tmp_path: Path, ends: str, what: str
+) -> None:
+    """What forbids it is for a person to change; what fails once is tried again."""
+    bwrap = tmp_path / "bwrap"
+    bwrap.write_text(f'#!/bin/sh\n[ "$1" = --help ] || {{ {ends}; }}\n')
+    bwrap.chmod(0o755)
+    if what:
+        with pytest.raises(HostFault, match=what):
+            await find(str(tmp_path))
+    else:
+        found, why = await find(str(tmp_path))
+        assert found is None
+        assert "take out RestrictNamespaces" in why
 
 
 async def test_a_command_sees_its_checkout_and_nothing_of_ours(house: House) -> None:

@@ -178,6 +178,26 @@ async def test_commands_beside_serve(command_world: World) -> None:
     assert all(line.startswith("build-server: ") for line in lines)
 
 
+async def test_an_address_that_cannot_be_had_yet_is_worth_another_start(
+    command_world: World,
+) -> None:
+    """Exit 2 ends systemd's tries, and the address of a tailnet comes after the boot."""
+    world = command_world
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        world.private = f"127.0.0.1:{other.getsockname()[1]}"
+        config = str(await asyncio.to_thread(world.write_configuration))
+        code, _, err = await run_cli(world, "serve", "--config", config)
+    assert code == 1
+    assert (
+        f"build-server: cannot listen on {world.private}: Address already in use" in err
+    )
+    world.private = "192.0.2.1:8000"
+    config = str(await asyncio.to_thread(world.write_configuration))
+    code, _, err = await run_cli(world, "serve", "--config", config)
+    assert code == 1
+    assert "build-server: cannot listen on 192.0.2.1:8000: Cannot assign" in err
+
+
 async def test_a_canary_secret_is_nowhere(command_world: World) -> None:
     world = command_world
     world.secret = b"canary-secret-that-nobody-may-see"
