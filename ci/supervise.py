@@ -35,7 +35,7 @@ class Supervisor:
             except Exception as error:
                 # Whatever it was, the other loops go on and people are told.
                 log.exception("%s stopped", name)
-                trouble = f"{type(error).__name__}: {error}"
+                trouble = _sentence(error)
             self.troubles[name] = trouble
             if clock() - begun > STEADY:
                 pause = FIRST_PAUSE
@@ -49,3 +49,10 @@ class Supervisor:
             return Check("loops", True, "all loops run")
         detail = "; ".join(f"{name}: {why}" for name, why in self.troubles.items())
         return Check("loops", False, detail, "see the service's own log")
+
+
+def _sentence(error: Exception) -> str:
+    """The error itself, where it comes wrapped in those of task groups."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"

@@ -202,14 +202,30 @@ class Reconcile:
         seen = self._wake.count
         while True:
             self._notice()
-            if self._hurry:
-                await self._database.write(queue.hurry)
-                self._hurry = False
-                self._wake()
-            if self._stale or self._tally.open or self._unannounced:
-                self._stale = False
-                self._tally, self._unannounced = await self._database.write(_news)
+            try:
+                await self._write_down()
+            except sqlite3.Error as error:
+                # A full disk, or a lock: no reason to break off what looks at remotes.
+                log.warning("what was found is written down later: %s", error)
+                await asyncio.sleep(self._pace.tick)
+                continue
             seen = await self._wake.wait(seen, self._pace.tick)
+
+    async def _write_down(self) -> None:
+        """Raises sqlite3.Error, and then all of it is still to be done."""
+        hurry, self._hurry = self._hurry, False
+        stale, self._stale = self._stale, False
+        try:
+            if hurry:
+                await self._database.write(queue.hurry)
+                hurry = False
+                self._wake()
+            if stale or self._tally.open or self._unannounced:
+                found = await self._database.write(_news)
+                self._tally, self._unannounced = found
+        except sqlite3.Error:
+            self._hurry, self._stale = self._hurry or hurry, True
+            raise
 
     def _notice(self) -> None:
         """Look at the clocks; after sleep everything is looked at."""

@@ -364,6 +364,38 @@ async def test_what_is_found_at_the_start_is_no_alarm(
     assert await database.read(watched.unannounced) == []
 
 
+async def test_a_history_that_cannot_be_written_breaks_off_no_look(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A remote that takes half an hour must not be begun anew for a lock of seconds."""
+    town = await Town(database, tmp_path, github=RARELY).open()
+    await town.push(ZERO, await town.commit("waits for the network"))
+    await database.write(_wait_for_network)
+    clocks = Sleeper()
+    town.mirror.answers.clear()
+    async with watching(town, watch=SleepWatch(clocks.read)) as watcher:
+        await wait_until(lambda: town.mirror.times, what="a look that hangs")
+        refuse = "CREATE TRIGGER full BEFORE UPDATE OF not_before ON builds BEGIN "
+        await database.write(
+            lambda connection: connection.execute(
+                f"{refuse} SELECT RAISE(ABORT, 'no room'); END"
+            )
+        )
+        clocks.slept += 3600
+        await wait_until(lambda: "no room" in caplog.text, what="a write in vain")
+        await database.write(lambda connection: connection.execute("DROP TRIGGER full"))
+
+        async def due() -> bool:
+            return await town.rows("SELECT not_before FROM builds") == [
+                {"not_before": 0}
+            ]
+
+        await wait_until(due, what="a build that is due")
+        assert town.mirror.times == 1
+        town.mirror.answers.set()
+        await watcher.says("reconcile", "as the remote shows it", ok=True)
+
+
 async def test_polling_needs_no_git_while_nothing_moves(
     database: Database, tmp_path: Path
 ) -> None:
