@@ -13,6 +13,7 @@ BuildServerError
 │   ├── NetworkDown         the network let us down: costs no attempt
 │   │   └── RemoteDown      so that the commit could not even be fetched
 │   ├── RemoteRefused       git's server does not take our credential: costs no attempt
+│   ├── RemoteBehind        it does not show yet what it told of: costs no attempt
 │   ├── DiskFull            no room in the state directory or the store
 │   ├── DaemonLost          the Nix daemon went away
 │   │   └── DaemonDown      it was not there to begin with: costs no attempt
@@ -103,6 +104,12 @@ class RemoteDown(NetworkDown):
 
 class RemoteRefused(HostFault):
     """A remote does not take our credential; waiting for another costs no attempt."""
+
+    counted = False
+
+
+class RemoteBehind(HostFault):
+    """A remote has told of a commit that it does not show yet; waiting is free."""
 
     counted = False
 

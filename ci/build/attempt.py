@@ -29,6 +29,7 @@ from ci.errors import (
     DiskFull,
     HostFault,
     NetworkDown,
+    RemoteBehind,
     RemoteDown,
     RemoteRefused,
 )
@@ -41,6 +42,9 @@ from ci.wake import Wake
 log = logging.getLogger(__name__)
 
 TICK = 1.0
+# GitHub tells of a push before all of its servers know the commit. That it is gone is not
+# believed in so many attempts: two and a half minutes, by the pauses of retries.py.
+DOUBTED = 3
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ class Attempt:
         claimed, database = self._claimed, self._tools.database
         try:
             async with self._slot.waiting("the remote", at_once=self._suspect):
-                await mirror.fetch_commit(claimed.sha, claimed.number)
+                await self._have_commit(mirror)
                 await check_wanted(database, mirror, claimed)
         except (NetworkDown, RemoteRefused) as error:
             raise RemoteDown(str(error)) from error
@@ -153,6 +157,18 @@ class Attempt:
         context = self._tools.settings.github.status_context
         if await settle_push(database, mirror, claimed, repository, context):
             self._tools.wake()
+
+    async def _have_commit(self, mirror: Mirror) -> None:
+        """Raises RemoteBehind for a commit that is not there, as long as that may pass."""
+        try:
+            await mirror.fetch_commit(self._claimed.sha, self._claimed.number)
+        except CommitVanished as error:
+            if self._claimed.attempt > DOUBTED:
+                raise
+            raise RemoteBehind(
+                "the remote does not have this commit yet: a push may take a moment to "
+                "be on all its servers"
+            ) from error
 
     async def _fetchable(self, ended: Ended) -> Ended:
         check = self._tools.fetch_check

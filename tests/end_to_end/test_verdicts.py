@@ -10,6 +10,7 @@ from tests.end_to_end.server import World
 from tests.end_to_end.test_contract_commits import gate, open_gate
 from tests.end_to_end.test_push import flake
 from tests.fakes.waiting import wait_until
+from tests.model.driver import HURRIED
 
 FORGED = (
     (
@@ -125,6 +126,8 @@ async def test_a_commit_that_vanished_is_skipped_and_its_pending_closed(
     world.build = {"parallel": 1}
     first = world.origin.commit(flake(f"{gate(world)}; echo ok > $out"))
     gone = "1234567890" * 4
+    # It is looked for more than once, with pauses.
+    world.program = (str(HURRIED),)
     async with world.server() as server:
         await server.push(first)
 
@@ -140,6 +143,29 @@ async def test_a_commit_that_vanished_is_skipped_and_its_pending_closed(
         assert build["state"] == "skipped", build
         posted = await world.github.wait_for(gone, "error")
         assert "no longer" in posted.description
+
+
+async def test_a_commit_that_is_told_before_it_can_be_had_is_built(
+    command_world: World,
+) -> None:
+    """GitHub's webhook may be faster than GitHub's own servers among themselves."""
+    world = command_world
+    old = world.origin.commit({"ci": "#!/bin/sh\n"}, executable=["ci"])
+    sha = world.origin.commit({"more": "of it"})
+    kept = str(world.folder / "kept.bundle")
+    world.origin.git("bundle", "create", "--quiet", kept, "dev", f"^{old}")
+    world.origin.branch("dev", old)
+    world.origin.vanish()
+    async with world.server() as server:
+        await server.push(sha, before=old)
+        build = await server.until_state(1, "queued")
+        while build["attempt"] == 0:
+            build = await server.until_state(1, "queued")
+        assert "does not have this commit yet" in build["summary"]
+        await asyncio.to_thread(world.origin.git, "fetch", "--quiet", kept, "dev:dev")
+        build = await server.finished(1)
+        assert (build["state"], build["attempt"]) == ("succeeded", 2)
+    assert {status.state for status in world.github.taken} == {"pending", "success"}
 
 
 async def test_an_unreachable_remote_costs_no_attempt_and_is_no_verdict(
