@@ -32,7 +32,8 @@ class Watched:
 class Standing:
     """What the history knows of a branch; `watched` is None when it was never looked at.
 
-    `newest` is the number of its newest build in branch order, of commit `newest_sha`.
+    `newest` is the number of its newest build in branch order, of commit `newest_sha`,
+    which `vanished` when the remote did not have it at the time of its build.
     `built` are commits that were not skipped, `on_branch` all of the latest; `waiting`
     are the (number, SHA) of builds that wait and are on no other branch.
     """
@@ -44,6 +45,7 @@ class Standing:
     on_branch: frozenset[str]
     waiting: tuple[tuple[int, str], ...]
     pushed_lately: bool
+    vanished: bool = False
 
     @property
     def is_known(self) -> bool:
@@ -120,7 +122,7 @@ def standing(
 ) -> Standing:
     """What the history knows; `lately` is since when a push is fresh, in ms."""
     rows = connection.execute(
-        "SELECT b.number, b.sha, b.state FROM branch_commits c "
+        "SELECT b.number, b.sha, b.state, b.attempt FROM branch_commits c "
         "JOIN builds b ON b.number = c.build WHERE c.repository_id = ? "
         "AND c.branch = ? ORDER BY c.position DESC LIMIT ?",
         (repository, branch, KNOWN),
@@ -134,6 +136,8 @@ def standing(
         on_branch=frozenset(row["sha"] for row in rows),
         waiting=tuple(branches.only_on(connection, repository, branch)),
         pushed_lately=pushed_since(connection, repository, branch, lately),
+        # What is skipped for any other reason was never tried.
+        vanished=bool(top and top["state"] == "skipped" and top["attempt"]),
     )
 
 

@@ -205,6 +205,9 @@ class Look:
             return last is not None and last.sha == GONE
         if last is None or last.sha == GONE or before.newest_sha != head.sha:
             return False
+        if before.vanished:
+            # The remote shows it after all.
+            return False
         if last.sha == head.sha:
             return True
         return await self._database.read(

@@ -9,6 +9,7 @@ import pytest
 
 from ci.history import watched
 from ci.history.database import Database
+from ci.models import BuildState
 from tests.fakes.push import ZERO
 from tests.intake.town import Town
 
@@ -37,6 +38,44 @@ async def test_every_commit_since_is_found_in_order(town: Town) -> None:
     assert heads[-1]["sha"] == shas[-1]
     pending = await town.rows("SELECT sha FROM outbox WHERE state = 'pending'")
     assert [row["sha"] for row in pending] == [heads[0]["sha"], shas[-1]]
+
+
+@pytest.mark.parametrize("seen_before", [False, True])
+async def test_a_head_that_was_thought_vanished_is_built_when_it_is_there(
+    town: Town, seen_before: bool
+) -> None:
+    """Some of GitHub's servers may not have known it for minutes."""
+    base = await town.commit("base")
+    await town.look()
+    await town.finish()
+    head = await town.commit("head")
+    await town.push(base, head)
+    if seen_before:
+        await town.look()
+    await town.finish(BuildState.SKIPPED)
+    assert await town.state(head) == "skipped"
+    assert await town.look() == 0
+    assert await town.states() == {"base": "succeeded", "told": "queued"}
+    assert await town.order() == [base, head]
+    await town.finish()
+    asked = town.mirror.times
+    await town.look()
+    assert (await town.state(head), town.mirror.times) == ("succeeded", asked + 1)
+
+
+async def test_a_head_that_is_not_wanted_is_settled(
+    database: Database, tmp_path: Path
+) -> None:
+    """What was skipped untried is no reason to fetch at each look."""
+    town = await Town(database, tmp_path, {"skip_ci": True}).open()
+    base = await town.commit("base")
+    await town.look()
+    head = await town.commit("head [skip ci]")
+    await town.push(base, head, message="head [skip ci]")
+    town.mirror.fetched.clear()
+    await town.look()
+    assert await town.state(head) == "skipped"
+    assert not town.mirror.fetched.is_set()
 
 
 async def test_beyond_the_limit_the_oldest_are_skipped_with_the_reason(
