@@ -251,7 +251,8 @@ async def test_a_host_that_wakes_without_its_network_looks_again_soon() -> None:
         await wait_until(lambda: len(looks) == 8, what="eight looks in vain")
         visits.stir()
         await wait_until(lambda: len(looks) >= 12, what="looks after waking")
-        assert looks[11] - looks[8] < 1.28
+        # The pauses that went on growing would be of 2.56 s and more.
+        assert looks[11] - looks[8] < 2.5
     finally:
         task.cancel()
         await asyncio.wait([task])
