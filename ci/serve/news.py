@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ BATCH = 200
 LOOK_AGAIN = 1.0
 CHECK_EVERY = 5.0
 PATIENCE = 10.0
+BEAT_EVERY = 15.0
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +105,7 @@ class News:
         self.boot = now_ms()
         self.patience = PATIENCE
         self.check_every = CHECK_EVERY
+        self.beat_every = BEAT_EVERY
         # The last event that the listeners were told of.
         self.position = 0
         self.listeners: set[Listener] = set()
@@ -160,12 +163,16 @@ class News:
         self.position = await self._database.read(history.newest)
         self._queued = None
         self._begun.set()
+        beaten = time.monotonic()
         while True:
             seen = self._wake.count
             found = await self._database.read(history.look, self.position, BATCH)
             self._tell(found)
+            if time.monotonic() - beaten >= self.beat_every:
+                beaten = time.monotonic()
+                self._tell_all(note("beat", self.position))
             if len(found.events) < BATCH:
-                await self._wake.wait(seen, LOOK_AGAIN)
+                await self._wake.wait(seen, min(LOOK_AGAIN, self.beat_every))
 
     def _tell(self, found: history.Look) -> None:
         if found.events and found.events[0].id != self.position + 1:

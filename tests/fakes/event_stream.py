@@ -35,16 +35,20 @@ class EventStream:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.response = response
         self.retry = 0
-        self.comments = 0
+        # The server's signs of life: what comes every few seconds is no news.
+        self.beats: list[Told] = []
         self.last = ""
         self._rest = ""
         self._name = ""
         self._data: list[str] = []
 
     async def next(self, timeout: float = 60) -> Told:  # noqa: ASYNC109
-        """The next event; EOFError when the server has closed."""
+        """The next event but `beat`; EOFError when the server has closed."""
         async with asyncio.timeout(timeout):
-            while (told := self._step()) is None:
+            while (told := self._step()) is None or told.name == "beat":
+                if told is not None:
+                    self.beats.append(told)
+                    continue
                 piece = await self.response.content.readany()
                 if not piece:
                     raise EOFError
@@ -86,9 +90,7 @@ class EventStream:
             name, data = self._name, self._data
             self._name, self._data = "", []
             return Told(name, json.loads("\n".join(data)), self.last) if data else None
-        if field == "":
-            self.comments += 1
-        elif field == "event":
+        if field == "event":
             self._name = value
         elif field == "data":
             self._data.append(value)

@@ -124,6 +124,20 @@ async def test_what_a_browser_must_know_of_the_answer(
         assert "build_server_event_streams 0.0" in await response.text()
 
 
+async def test_a_quiet_stream_gives_signs_of_life_that_a_script_hears(
+    served: Served, client: Private
+) -> None:
+    news_of(client).beat_every = 0.01
+    build = await served.add(1)
+    async with opened(client, f"/builds/{build}/events?log=1") as stream:
+        hello = stream.last
+        reading = asyncio.create_task(stream.until("build", state="running"))
+        await wait_until(lambda: len(stream.beats) >= 3, what="signs of life")
+        assert {(it.name, it.id) for it in stream.beats} == {("beat", hello)}
+        await served.begin(build)
+        await reading
+
+
 @pytest.mark.parametrize("by_query", [False, True])
 async def test_who_comes_back_is_told_exactly_what_he_missed(
     served: Served, client: Private, by_query: bool

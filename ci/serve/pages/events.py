@@ -33,6 +33,7 @@ from ci.serve.service import Service, service_of
 MEDIA = "text/event-stream"
 # Of the kernel, for a reader who takes nothing; it would keep megabytes.
 SEND_BUFFER = 64 * 1024
+NEVER = 1e9
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,8 @@ async def _serve(
         after = None
     lost = given is not None and after is None
     async with service.news.listen(topic.wants, checks=topic.checks) as listener:
-        response = EventSourceResponse(sep="\n")
+        # Its own signs of life are comments, which no script can hear: `beat` is ours.
+        response = EventSourceResponse(sep="\n", ping_interval=NEVER)
         response.headers[hdrs.CACHE_CONTROL] = "no-store"
         response.headers[hdrs.CONNECTION] = "close"
         response.force_close()

@@ -3,7 +3,7 @@
 // Whoever is at the end follows; whoever scrolls up, marks text or came by a link to a line
 // is left where he is, and told how much is new.
 
-import { open } from "./page.js";
+import { AGAIN, DEAF, open } from "./page.js";
 
 const CHUNK = 100;
 const NEAR = 40;
@@ -215,15 +215,21 @@ function known(element) {
 
 // What stands above the lines
 
-let asking = 0;
+let timer = 0;
+let asking = false;
 
-function head() {
-  asking ||= setTimeout(renew, 500);
+function head(wait = 500) {
+  timer ||= setTimeout(renew, wait);
 }
 
 async function renew() {
+  timer = 0;
+  // What is on its way may be older than what we were told meanwhile.
+  if (asking) return head();
+  asking = true;
   try {
-    const answer = await fetch(log.dataset.head, { headers: { Accept: "text/html" } });
+    const answer = await fetch(log.dataset.head, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(DEAF) });
+    if (answer.status >= 500) return head(AGAIN);
     if (!answer.ok) return;
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     const now = fresh.getElementById("log-head");
@@ -235,9 +241,10 @@ async function renew() {
     delete log.dataset.follows;
     for (const name of now.dataset.bad.split(" ")) mark(name);
   } catch {
-    // The server is away; the stream says so, and tells again when it is back.
+    // The server is away; the stream says so. What it told already it does not tell again.
+    head(AGAIN);
   } finally {
-    asking = 0;
+    asking = false;
   }
 }
 
@@ -268,7 +275,7 @@ function begun() {
     highlight(range && range[0] !== range[1]);
   });
   highlight(true);
-  open(log.dataset.stream, { log: come, build: changed, reset: head, end: head });
+  open(log.dataset.stream, { log: come, build: changed, reset: () => head(), end: () => head() });
   if (!("follows" in log.dataset)) return;
   for (const element of log.querySelectorAll(":scope > .group")) known(element);
   addEventListener("scroll", scrolled, { passive: true });

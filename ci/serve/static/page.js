@@ -8,8 +8,13 @@ import { announce } from "./keys.js";
 
 const COALESCE = 250;
 const SILENCE = 2000;
-const AGAIN = 5000;
-const EVENTS = ["hello", "build", "queue", "setup", "log", "end", "reset", "bye"];
+export const AGAIN = 5000;
+// More than two of the server's signs of life. Whoever sleeps, or has lost the network, does
+// not close a connection: he says nothing more.
+export const DEAF = 40000;
+const EVENTS = ["hello", "build", "queue", "setup", "log", "end", "reset", "beat", "bye"];
+
+const NOT_LIVE = "not live, retrying…";
 
 const main = document.getElementById("main");
 const live = document.getElementById("live");
@@ -45,9 +50,22 @@ class Stream {
     this.source = new EventSource(url);
     for (const name of EVENTS) this.source.addEventListener(name, (event) => this.hear(event));
     this.source.onerror = () => this.lost();
+    this.listen();
+  }
+
+  listen() {
+    clearTimeout(this.deaf);
+    this.deaf = setTimeout(() => this.renew(), DEAF);
+  }
+
+  renew() {
+    say(NOT_LIVE);
+    this.source.close();
+    this.connect();
   }
 
   hear({ type, data, lastEventId }) {
+    this.listen();
     this.last = lastEventId;
     const told = JSON.parse(data);
     if (type === "hello") {
@@ -69,7 +87,7 @@ class Stream {
   }
 
   lost() {
-    if (!this.bye) this.silence ||= setTimeout(() => say("not live, retrying…"), SILENCE);
+    if (!this.bye) this.silence ||= setTimeout(() => say(NOT_LIVE), SILENCE);
     // After a refusal the browser does not come back by itself.
     if (this.source.readyState === EventSource.CLOSED) {
       clearTimeout(this.again);
@@ -79,6 +97,7 @@ class Stream {
 
   pause() {
     clearTimeout(this.again);
+    clearTimeout(this.deaf);
     this.source?.close();
     this.well();
   }
@@ -109,11 +128,12 @@ async function load() {
   if (asking || selecting()) return refresh(1000);
   asking = true;
   try {
-    const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+    const answer = await fetch(location.href, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(DEAF) });
     if (answer.status < 500) show(new DOMParser().parseFromString(await answer.text(), "text/html"));
     else refresh(AGAIN);
   } catch {
-    // The server is away; the stream says so, and asks again when it is back.
+    // The server is away; the stream says so. What it told already it does not tell again.
+    refresh(AGAIN);
   } finally {
     asking = false;
   }
