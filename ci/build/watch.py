@@ -131,6 +131,7 @@ class Watch:
                     self._ends.append(now_ms())
                 self._ended = done + failed
                 self._work(running)
+                self._tell()
             case Substituting(path=path) if path in self._fetching:
                 # Copies to and from other builders are told in the same way.
                 self._fetched.add(path)
@@ -158,9 +159,13 @@ class Watch:
         self._job.write(prefix + line + b"\n")
 
     def _tell(self) -> None:
-        done = len(self._done & self._expected)
-        names = ", ".join(sorted(map(derivation_name, self._running))[:3])
-        summary = building(done, len(self._expected))
+        total = len(self._expected)
+        # Nix 2.8 tells the ends of what was asked for late, but counts them at once: then
+        # nobody knows which of those that began are still at it.
+        done = max(len(self._done & self._expected), min(self._ended, total))
+        known = len(self._running) <= self._builders
+        names = ", ".join(sorted(map(derivation_name, self._running))[:3] * known)
+        summary = building(done, total)
         self._job.progress.say(
             f"{summary} · {names}" if names else summary,
             [self._now(target) for target in self._targets],

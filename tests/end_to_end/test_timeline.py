@@ -123,6 +123,22 @@ async def test_steps_needs_critical_path_and_trace_agree_with_what_was_built(
     assert stats["store_free"] > 0
 
 
+async def test_what_has_ended_counts_before_the_rest_has(world: World) -> None:
+    flake = FLAKE.replace('"1.3"', '"600"')
+    files = {"flake.nix": for_this_machine(flake.replace("LONG", "0.1"))}
+    sha = await asyncio.to_thread(world.origin.commit, files)
+    async with world.server() as server:
+        (number,) = (await server.push(sha))["builds"]
+
+        async def told() -> str:
+            summary: str = (await server.build(number))["summary"]
+            return summary if summary.startswith("building: 2 of 3") else ""
+
+        summary = await wait_until(told, 30, what="two that have ended")
+        # Which one is left Nix 2.8 does not tell.
+        assert summary.partition(" · ")[2] in ("", "b")
+
+
 async def test_what_failed_and_what_was_cut_off_is_told_as_such(world: World) -> None:
     async with world.server() as server:
         (number,) = (await server.push(first := await commit(world, 2, "1; exit 3")))[
