@@ -13,7 +13,7 @@ from ci import config, doctor
 from ci.adapters.github import GitHub
 from ci.config import DEFAULT_PATH, Secrets, Settings
 from ci.errors import ConfigurationError
-from ci.init import files, registration
+from ci.init import files, registration, ways
 from ci.init.document import Value, read, render
 from ci.init.files import InitError
 from ci.init.places import Places, service_owner
@@ -242,6 +242,10 @@ class Init:
     def _next(self, settings: Settings) -> None:
         path = self.places.config
         option = "" if path == DEFAULT_PATH else f" --config {path}"
+        if opening := ways.commands(settings):
+            self.say("once, unless it is open already:")
+            for command in opening:
+                self.say(f"      {command}")
         self.say(f"next: build-server serve{option}")
         self.say(f"then: {settings.public_url}/setup shows what is still missing")
 

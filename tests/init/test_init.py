@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from ci import config
+from ci.init import ways
 from tests.fakes.github_hooks import Hook
 from tests.fakes.push import REPO
 from tests.fakes.tailscale import HOST, Tailscale
@@ -196,10 +198,40 @@ async def test_the_tailnet_gives_the_addresses(newcomer: Newcomer) -> None:
         stdout=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(DEADLINE):
-        await process.communicate()
+        said, _ = await process.communicate()
     written = tomllib.loads(newcomer.config.read_text())
     assert written["public_url"] == f"http://{HOST}:8000"
     assert written["github"]["public_webhook_url"] == f"https://{HOST}/webhook"
+    # Nobody listens there yet: both listeners are on loopback.
+    commands = re.findall("^ +(tailscale .+)$", said.decode(), re.MULTILINE)
+    assert commands == [
+        "tailscale funnel --bg --yes --https=443 --set-path=/webhook "
+        "http://127.0.0.1:8010/webhook",
+        "tailscale serve --bg --http=8000 http://127.0.0.1:8000",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("", ["tailscale serve --bg --http=8000 http://127.0.0.1:8000"]),
+        ('public_url = "https://b.t.ts.net:8443"', ["--https=8443 http://127"]),
+        ('public_url = "http://build-server:8000"', []),
+        ('listen.private = "100.64.0.1:8000"', []),
+        ('listen.private = "unix:/run/b/private"', []),
+        ('github.public_webhook_url = "https://b.t.ts.net:8443/webhook"', ["8443", ""]),
+        ('github.public_webhook_url = "https://hooks.example/webhook"', [""]),
+    ],
+)
+def test_only_what_tailscale_leads_to_loopback_is_opened(
+    change: str, expected: list[str]
+) -> None:
+    table = tomllib.loads(change)
+    document = {"public_url": "http://b.t.ts.net:8000", "repository": [{"name": "a/b"}]}
+    commands = ways.commands(config.parse({**document, **table}))
+    assert len(commands) == len(expected), commands
+    for command, part in zip(commands, expected, strict=True):
+        assert part in command
 
 
 @pytest.mark.parametrize("line", range(4))
