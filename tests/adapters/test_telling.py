@@ -20,6 +20,14 @@ SAID = {
     "assertion `left == right` failed: wrong status",
     "rustc": "error[E0425]: cannot find value `x` in this scope",
     "node": "AssertionError [ERR_ASSERTION]: expected 200, got 500",
+    "ld": "l.c:(.text+0xa): undefined reference to `f'",
+    "cmake": "CMake Error at CMakeLists.txt:3 (find_package): "
+    'By not providing "FindFoo.cmake" in CMAKE_MODULE_PATH this project has',
+    "shellcheck": "^-- SC2086 (info): Double quote to prevent globbing and word splitting.",
+    "ruff": "F401 [*] `os` imported but unused",
+    "mypy": "b.py:1: error: Incompatible types in assignment "
+    '(expression has type "str", variable has type "int") [assignment]',
+    "git-diff": "diff --git a/flake.nix b/flake.nix",
     "java": 'Exception in thread "main" java.lang.IllegalStateException: expected 200',
 }
 
@@ -52,6 +60,45 @@ def test_the_first_error_is_told_whatever_follows(tool: str) -> None:
         (["it broke", "  at run (app.js:3:1)", "  at main.js:1:1"], "it broke"),
         (["ok 1", "not ok 2 - adds", "# failed"], "not ok 2 - adds"),
         (["\x1b[31mError: \x1b[0mred\r\u0007"], "Error: red"),
+        (
+            # nixos/lib/test-driver/src/test_driver/driver.py of nixpkgs
+            [
+                "!!! Traceback (most recent call last):",
+                '!!!   File "<string>", line 2, in <module>',
+                '!!!     machine.succeed("false")',
+                "!!! ",
+                "!!! RequestedAssertionFailed: command `false` failed (exit code 1)",
+                "cleanup",
+                "kill machine (pid 9)",
+                "(finished: cleanup, in 0.11 seconds)",
+                "kill vlan (pid 7)",
+            ],
+            "RequestedAssertionFailed: command `false` failed (exit code 1)",
+        ),
+        (["!!! it broke", "cleanup", "kill vlan (pid 7)"], "it broke"),
+        (
+            ["src/Main.hs:3:8: error: [GHC-83865]", "  • Couldn't match Int", "  |"],
+            "src/Main.hs:3:8: error: [GHC-83865] • Couldn't match Int",
+        ),
+        (
+            ["src/a.ts(3,5): error TS2322: no string", "ERROR: `npm build` failed"],
+            "src/a.ts(3,5): error TS2322: no string",
+        ),
+        (
+            ["../meson.build:5:0: ERROR: no glib", "A full log can be found at x"],
+            "../meson.build:5:0: ERROR: no glib",
+        ),
+        (
+            [
+                "pkgs.buildEnv error: two given paths contain a conflicting subpath:",
+                "  `/nix/store/a/bin/x' and",
+                "  `/nix/store/b/bin/x'",
+                "hint: this may be caused by two different versions",
+            ],
+            "pkgs.buildEnv error: two given paths contain a conflicting subpath: "
+            "`/nix/store/a/bin/x' and",
+        ),
+        (["diff --git a/x b/x", "-a", "+b", "error: not so"], "error: not so"),
         (["error: first", *["later"] * LOOKED_AT], "later"),
     ],
 )
