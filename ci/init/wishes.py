@@ -84,6 +84,9 @@ def complete(
                 "GitHub, and there is no terminal to ask at"
             ]
         )
+    if name and urlsplit(str(values["public_url"])).hostname == name:
+        # MagicDNS knows the machine by its first label, too, and so do its people.
+        values["allowed_hosts"] = [name.partition(".")[0]]
     values["state_dir"] = str(places.state_dir)
     values["github.webhook_secret_file"] = str(places.webhook_secret)
     return values

@@ -201,6 +201,7 @@ async def test_the_tailnet_gives_the_addresses(newcomer: Newcomer) -> None:
         said, _ = await process.communicate()
     written = tomllib.loads(newcomer.config.read_text())
     assert written["public_url"] == f"http://{HOST}:8000"
+    assert written["allowed_hosts"] == [HOST.partition(".")[0]]
     assert written["github"]["public_webhook_url"] == f"https://{HOST}/webhook"
     # Nobody listens there yet: both listeners are on loopback.
     commands = re.findall("^ +(tailscale .+)$", said.decode(), re.MULTILINE)
