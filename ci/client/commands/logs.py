@@ -132,7 +132,7 @@ def _print(session: Session, build: Build, target: Target | None) -> None:
     if printer.empty:
         session.screen.hint("no line of the log is its own, or matches")
     elif session.arguments.grep and isinstance(printer, Lines):
-        few = "line matches" if printer.matched == 1 else "lines match"
+        few = "lines matches" if printer.matched == 1 else "lines match"
         session.screen.hint(f"{printer.matched} of {printer.total} {few}")
     _say_if_undated(session, printer)
     if not build.final:
