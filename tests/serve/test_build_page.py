@@ -121,6 +121,7 @@ async def test_page_text_and_json_say_the_same_of_whatever_there_is(
 
 
 def _agree_on_the_build(facts: dict[str, Any], shown: Page, text: str) -> None:
+    here = f"/builds/{facts['number']}"
     said = [f"#{facts['number']}", facts["repo"], facts["sha"][:7], facts["state"]]
     said += [facts["branch"] or "no branch", facts["title"], facts["author"]]
     said.append(facts["cause"])
@@ -133,6 +134,10 @@ def _agree_on_the_build(facts: dict[str, Any], shown: Page, text: str) -> None:
             said.append(human_seconds(target["seconds"]))
     for error in facts["errors"]:
         said += [error["target"], *error["lines"]]
+    for warning in facts["warnings"]:
+        said += [warning["text"], f"{warning['count']} times"][: warning["count"]]
+        assert f"log line {warning['line']}:" in text
+        assert f"{here}/log#L{warning['line']}" in shown.links
     for step in facts["steps"]:
         said += [step["name"], human_seconds(step["seconds"])]
     said += [facts["waits"] or "", facts["fetchable"] or "", *facts["reproduce"]]
@@ -184,6 +189,31 @@ async def test_first_error_leads_to_its_line(served: Served, client: Private) ->
     lines = ["one", "fatal: expected 200, got 500"]
     assert facts["errors"] == [{"target": "checks.web", "line": 3, "lines": lines}]
     assert f"/builds/{number}/log#L3" in (await page(client, f"/builds/{number}")).links
+
+
+async def test_each_warning_is_told_once_with_how_often_it_came(
+    served: Served, client: Private
+) -> None:
+    log = (
+        b"trace: \x1b[1;31mwarning: `mkFoo` is now `foo`\x1b[0m\n"
+        b"build-server: warning: ours\n"
+        b"evaluation warning: <script>alert(1)</script>\n  it goes on\n"
+        b"web> warning: of a compiler\n"
+        b"trace: warning: `mkFoo` is now `foo`\nwarning: \n"
+    )
+    number = await served.add(1, BuildState.SUCCEEDED, log=log)
+    facts = await facts_of(client, number)
+    assert facts["warnings"] == [
+        {"text": "`mkFoo` is now `foo`", "count": 2, "line": 1},
+        {"text": "<script>alert(1)</script>", "count": 1, "line": 3},
+    ]
+    async with client.get(f"/builds/{number}.txt") as response:
+        text = squeezed(await response.text())
+    _agree_on_the_build(facts, await page(client, f"/builds/{number}"), text)
+    many = b"".join(b"warning: number %d\n" % at for at in range(30)) * 2
+    number = await served.add(2, BuildState.SUCCEEDED, log=many)
+    warnings = (await facts_of(client, number))["warnings"]
+    assert [each["count"] for each in warnings] == [2] * 20
 
 
 async def test_a_removed_log_leaves_the_error_and_says_when_it_went(

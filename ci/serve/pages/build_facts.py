@@ -18,9 +18,10 @@ from ci.history.context import Around
 from ci.history.queue import Place
 from ci.models import Build, BuildState, derivations_built, human_seconds, rfc3339
 from ci.serve import shapes
-from ci.serve.pages import excerpt
+from ci.serve.pages import excerpt, warned
 from ci.serve.pages.excerpt import Excerpt, Wanted
 from ci.serve.pages.reproduce import commands, compare_url
+from ci.serve.pages.warned import Warned
 from ci.serve.parameters import no_build
 from ci.serve.service import Service
 
@@ -50,6 +51,14 @@ class FirstError(shapes.Shape):
         description="from 1 on, in the whole log of the last attempt; null: not in it"
     )
     lines: list[str] = Field(description="at most 12, without marks and colours")
+
+
+class BuildWarning(shapes.Shape):
+    """What the evaluation or Nix warned of in the last attempt."""
+
+    text: str = Field(description="its first line, without `warning:`")
+    count: int
+    line: int = Field(description="of the first, from 1 on, in the whole log")
 
 
 class Attempt(shapes.Shape):
@@ -82,6 +91,9 @@ class BuildPage(shapes.Build):
     derivations: Derivations | None = Field(description="while it builds")
     steps: list[Step]
     errors: list[FirstError]
+    warnings: list[BuildWarning] = Field(
+        description="at most 20 different ones; a command's are not known"
+    )
     reproduce: list[str] = Field(description="commands that do the same elsewhere")
     fetchable: str | None = Field(
         description="what the binary cache said; null: it was not asked"
@@ -178,9 +190,11 @@ async def gather(service: Service, number: int) -> Facts:
     if build.attempt:
         log = paths.log_path(settings.state_dir, build.number, build.attempt)
     excerpts = await excerpt.find(log, wanted)
+    command = repository is not None and repository.builder == "command"
+    warnings = () if command else await warned.find(log)
     removed = await asyncio.to_thread(_removed, log, rows)
     waits = _waits(service, rows.place, now)
-    shape = _shape(service, rows, excerpts, removed, waits, now)
+    shape = _shape(service, rows, excerpts, warnings, removed, waits, now)
     return Facts(build, shape, rows.around, excerpts, now)
 
 
@@ -276,6 +290,7 @@ def _shape(
     service: Service,
     rows: _Rows,
     excerpts: Sequence[Excerpt],
+    warnings: Sequence[Warned],
     removed: str | None,
     waits: str | None,
     now: int,
@@ -299,6 +314,10 @@ def _shape(
         errors=[
             FirstError(target=each.target, line=each.line, lines=list(each.lines))
             for each in excerpts
+        ],
+        warnings=[
+            BuildWarning(text=each.text, count=each.count, line=each.line)
+            for each in warnings
         ],
         reproduce=commands(build, repository),
         fetchable=build.summary.partition(" · ")[2] or None if asked else None,

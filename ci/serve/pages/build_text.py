@@ -22,6 +22,7 @@ def render(facts: Facts) -> str:
         _errors(facts),
         _targets(facts.build.targets),
         _context(facts),
+        _warnings(facts),
         _times(facts),
         _commands(facts),
         _links(facts),
@@ -87,6 +88,12 @@ def _context(facts: Facts) -> Iterator[str]:
             yield f"  {label} #{build.number} {build.sha[:7]}{here}"
     if shape.compare:
         yield f"  changes {shape.compare}"
+
+
+def _warnings(facts: Facts) -> Iterator[str]:
+    for each in facts.shape.warnings:
+        times = f" ({each.count} times)" if each.count > 1 else ""
+        yield from _wrapped(f"warning{times} · log line {each.line}: {each.text}")
 
 
 def _times(facts: Facts) -> Iterator[str]:
