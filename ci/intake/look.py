@@ -7,10 +7,12 @@ draws the conclusions begins by making sure that no push came meanwhile.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from ci.adapters.git import Mirror
 from ci.adapters.git.reach import left_behind
@@ -32,6 +34,7 @@ FRESH = 5000
 TRIES = 3
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class Look:
     """Compares `repository` with its remote, each time it is called.
 
     `number` is its id in the history, `context` the name under which statuses are
-    posted; `wake` is rung after a change. `fresh` is in milliseconds.
+    posted; `wake` is rung after a change. `fresh` is in milliseconds. Setting `stirred`
+    breaks off what is being asked, as long as it is set.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class Look:
         self._wake = wake
         self._fresh = fresh
         self._absent: frozenset[str] = frozenset()
+        self.stirred = asyncio.Event()
 
     @property
     def absent(self) -> Sequence[str]:
@@ -118,9 +123,8 @@ class Look:
         before = await self._database.read(
             standings, self._number, names, now_ms() - self._fresh
         )
-        heads = await self.heads(
-            {branch: standing.watched for branch, standing in before.items()}
-        )
+        seen = {branch: standing.watched for branch, standing in before.items()}
+        heads = await self._asked(self.heads(seen))
         gone = {branch for branch, head in heads.items() if head.sha == GONE}
         self._absent = (self._absent - heads.keys()) | gone
         again, fault = [], None
@@ -182,7 +186,7 @@ class Look:
         if head.sha == GONE:
             return Sight(branch, head, before)
         mirror = self._mirror()
-        sha = await mirror.fetch_branch(branch)
+        sha = await self._asked(mirror.fetch_branch(branch))
         if sha != head.sha:
             if sha in before.on_branch:
                 return None
@@ -197,6 +201,24 @@ class Look:
             for each in commits
         )
         return Sight(branch, head, before, pushed, lost)
+
+    async def _asked(self, question: Coroutine[Any, Any, T]) -> T:
+        """The remote's answer; raises NetworkDown when stirred before it came.
+
+        Who has slept holds connections that nobody at the other end knows any more, and
+        would listen to them for a minute.
+        """
+        answer = asyncio.create_task(question)
+        stirred = asyncio.create_task(self.stirred.wait())
+        try:
+            await asyncio.wait((answer, stirred), return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise NetworkDown("the remote is asked anew: what was asked is too old")
+            return await answer
+        finally:
+            answer.cancel()
+            stirred.cancel()
+            await asyncio.gather(answer, stirred, return_exceptions=True)
 
     async def _is_settled(self, branch: str, before: Standing, head: Watched) -> bool:
         """Whether the head is the newest build, and all on the way to it was told."""

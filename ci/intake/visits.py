@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ci.errors import BuildServerError
 from ci.intake.look import FRESH, Look
@@ -51,14 +51,13 @@ class Visits:
     began_at: float | None = None
     trouble: str = ""
     _failures: int = 0
-    _stirred: asyncio.Event = field(default_factory=asyncio.Event)
 
     def stir(self) -> None:
         """Look at once, and soon again: what happened meanwhile is not known."""
         self.steady = False
         # A network that was away before the host slept says nothing of the one it woke in.
         self._failures = 0
-        self._stirred.set()
+        self.look.stirred.set()
 
     async def run(
         self, notice: Callable[[], None], done: Callable[[bool], None]
@@ -69,7 +68,7 @@ class Visits:
         """
         while True:
             notice()
-            self._stirred.clear()
+            self.look.stirred.clear()
             self.began_at = time.monotonic()
             in_vain = bool(self.trouble)
             pause = await self._turn(notice)
@@ -77,7 +76,7 @@ class Visits:
             done(in_vain and not self.trouble)
             try:
                 async with asyncio.timeout(pause):
-                    await self._stirred.wait()
+                    await self.look.stirred.wait()
             except TimeoutError:
                 continue
 
@@ -87,7 +86,7 @@ class Visits:
 
         def alarm() -> bool:
             notice()
-            return awake and not self._stirred.is_set()
+            return awake and not self.look.stirred.is_set()
 
         try:
             settled = await self.look(alarm=alarm)
@@ -104,7 +103,7 @@ class Visits:
         if not settled:
             return min(self.every, self.pace.fresh)
         self.good_at = time.monotonic()
-        self.steady = not self._stirred.is_set()
+        self.steady = not self.look.stirred.is_set()
         if self.redelivery is not None:
             self.redelivery.stir()
         return self.every

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -232,6 +232,31 @@ async def test_on_wake_everything_is_looked_at_and_what_waits_is_due(
         assert len(watcher.woken) == 1
 
 
+class Unanswered(Remote):
+    """A mirror whose first question nobody ever answers."""
+
+    async def remote_refs(self, branches: Sequence[str]) -> dict[str, str]:
+        if self.times == 0:
+            self.times = 1
+            await asyncio.Event().wait()
+        return await super().remote_refs(branches)
+
+
+async def test_what_the_host_slept_through_is_asked_anew(
+    database: Database, tmp_path: Path
+) -> None:
+    """At the other end nobody knows of its connection any more."""
+    town = await Town(database, tmp_path, github=RARELY).open()
+    town.mirror = Unanswered(tmp_path / "unanswered", town.origin.url)
+    clocks = Sleeper()
+    missed = await town.commit("missed")
+    async with watching(town, watch=SleepWatch(clocks.read)) as watcher:
+        await wait_until(lambda: town.mirror.times == 1, what="a question")
+        clocks.slept += 3600
+        await built(town, missed)
+        await watcher.says("reconcile", "as the remote shows it", ok=True)
+
+
 async def test_a_host_that_wakes_without_its_network_looks_again_soon() -> None:
     """Long pauses are for a remote that is away for long, and sleep makes them untrue."""
     looks: list[float] = []
@@ -239,6 +264,7 @@ async def test_a_host_that_wakes_without_its_network_looks_again_soon() -> None:
     class NoNetwork(Look):
         def __init__(self) -> None:
             """It has nothing to look at."""
+            self.stirred = asyncio.Event()
 
         async def __call__(self, *, alarm: Callable[[], bool]) -> bool:
             looks.append(time.monotonic())
@@ -383,6 +409,7 @@ async def test_a_history_that_cannot_be_written_breaks_off_no_look(
             )
         )
         clocks.slept += 3600
+        await wait_until(lambda: town.mirror.times == 2, what="a look after waking")
         await wait_until(lambda: "no room" in caplog.text, what="a write in vain")
         await database.write(lambda connection: connection.execute("DROP TRIGGER full"))
 
@@ -392,7 +419,7 @@ async def test_a_history_that_cannot_be_written_breaks_off_no_look(
             ]
 
         await wait_until(due, what="a build that is due")
-        assert town.mirror.times == 1
+        assert town.mirror.times == 2
         town.mirror.answers.set()
         await watcher.says("reconcile", "as the remote shows it", ok=True)
 
