@@ -53,7 +53,7 @@ async def _until(page: Page, condition: str) -> None:
     async def holds() -> bool:
         return bool(await page.evaluate(condition))
 
-    await wait_until(holds, 30, what=condition)
+    await wait_until(holds, what=condition)
 
 
 async def test_a_page_says_that_its_server_has_fallen_silent(
@@ -65,12 +65,12 @@ async def test_a_page_says_that_its_server_has_fallen_silent(
         await page.clock.install()
         await _opened(watched, f"/builds/{number}")
         # A machine that sleeps closes no connection.
-        small.process.send_signal(signal.SIGSTOP)
+        small.send_signal(signal.SIGSTOP)
         try:
             await page.clock.run_for(45_000)
             await expect(page.locator(LIVE)).to_have_text("not live, retrying…")
         finally:
-            small.process.send_signal(signal.SIGCONT)
+            small.send_signal(signal.SIGCONT)
         await expect(page.locator(LIVE)).to_have_text("", timeout=SLOW)
         await small.post(f"/builds/{number}/cancel")
         await small.finished(number)

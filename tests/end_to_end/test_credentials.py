@@ -237,7 +237,7 @@ async def test_what_a_dead_token_cannot_fetch_waits_for_the_new_one(
         changing.hang_up()
         build = await server.finished(1)
         assert build["state"] == "succeeded"
-        await world.github.wait_for(commit, "success", 20)
+        await world.github.wait_for(commit, "success")
         await changing.until("remotes", True)
     assert history(world, "SELECT counted FROM builds") == [(0,)]
 

@@ -134,7 +134,7 @@ async def test_what_has_ended_counts_before_the_rest_has(world: World) -> None:
             summary: str = (await server.build(number))["summary"]
             return summary if summary.startswith("building: 2 of 3") else ""
 
-        summary = await wait_until(told, 30, what="two that have ended")
+        summary = await wait_until(told, what="two that have ended")
         # Which one is left Nix 2.8 does not tell.
         assert summary.partition(" · ")[2] in ("", "b")
 
