@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import socket
@@ -110,8 +111,11 @@ async def _listen(
         host, port = address.host, address.port
         return await loop.create_server(factory, host, port, backlog=backlog)
     except OSError as error:
-        # asyncio puts a sentence of its own around the system's.
+        # asyncio puts a sentence of its own around the system's, and since Python 3.13 in
+        # the place of the one that an address is not there.
         number = error.errno or 0
+        if "could not bind on any address" in str(error):
+            number = errno.EADDRNOTAVAIL
         reason = os.strerror(number) if number > 0 else error.strerror or str(error)
         raise HostFault(f"cannot listen on {address}: {reason}") from error
 
