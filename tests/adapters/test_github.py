@@ -421,7 +421,7 @@ async def test_an_installation_token_does_not_outlive_the_hosts_sleep(
     github = GitHub(
         server.url,
         lambda: credential,
-        stopwatch=lambda: Stopwatch(lambda: clocks["wall"], lambda: clocks["boot"]),
+        stopwatch=lambda: Stopwatch(lambda: (clocks["wall"], clocks["boot"])),
     )
     try:
         first = await github.git_token(REPO)

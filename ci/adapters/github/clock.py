@@ -12,6 +12,10 @@ from functools import partial
 _boot_clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
+def _clocks() -> tuple[float, float]:
+    return time.time(), _boot_clock()
+
+
 class Stopwatch:
     """How many seconds ago it was made, those that the host slept included.
 
@@ -20,20 +24,15 @@ class Stopwatch:
     too short.
     """
 
-    def __init__(
-        self,
-        wall: Callable[[], float] = time.time,
-        boot: Callable[[], float] = _boot_clock,
-    ) -> None:
-        self._wall = wall
-        self._boot = boot
-        self._begun = (wall(), boot())
+    def __init__(self, clocks: Callable[[], tuple[float, float]] = _clocks) -> None:
+        self._clocks = clocks
+        self._begun = clocks()
 
     @property
     def seconds(self) -> float:
         """Since it was made."""
-        wall, boot = self._begun
-        return max(self._wall() - wall, self._boot() - boot)
+        pairs = zip(self._clocks(), self._begun, strict=True)
+        return max(now - begun for now, begun in pairs)
 
 
 class RemoteClock:
